@@ -26,7 +26,7 @@ def probed(path: Path, raster: Raster) -> bool:
     return probe_image(path) == (raster.height, raster.width, raster.count, raster.dtype.name)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".ppm"])
 def test_rgb_is_read_exactly(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(HWC).save(path, lossless=True) if suffix == ".webp" else Image.fromarray(HWC).save(path)

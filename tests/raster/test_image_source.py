@@ -57,7 +57,7 @@ def same_as_read_image(path: Path) -> None:
         assert np.array_equal(part.mask, read.mask[7:27, 11:41])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".ppm"])
 def test_colours_are_those_of_read_image(tmp_path, suffix):
     Image.fromarray(HWC).save(tmp_path / f"a{suffix}")
     same_as_read_image(tmp_path / f"a{suffix}")
@@ -470,6 +470,8 @@ def test_what_is_no_image_is_refused_with_a_sentence_of_its_own(tmp_path):
     complex_profile = {**PROFILE, "count": 1, "dtype": "complex64"}
     with rasterio.open(tmp_path / "radar.tif", "w", **complex_profile) as dataset:
         dataset.write(np.ones((1, HEIGHT, WIDTH), np.complex64))
+    with rasterio.open(tmp_path / "slc.tif", "w", **{**complex_profile, "dtype": "complex_int16"}):
+        pass
     sentences = {
         "missing.tif": "does not exist",
         "folder": "is a folder",
@@ -479,6 +481,7 @@ def test_what_is_no_image_is_refused_with_a_sentence_of_its_own(tmp_path):
         "header.png": "damaged, truncated",
         "zero.png": "damaged, truncated",
         "radar.tif": "complex numbers",
+        "slc.tif": "complex numbers",
     }
     for name, sentence in sentences.items():
         with pytest.raises(RasterError, match=sentence) as caught:

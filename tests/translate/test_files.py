@@ -284,7 +284,7 @@ def test_what_a_format_cannot_hold_is_refused_before_translating(
 
 def test_a_ground_resolution_that_is_far_off_is_refused(folder: Path, tmp_path: Path) -> None:
     fine = make_bundle(header={"ground_resolution": 0.25})
-    with pytest.raises(InputError, match="with any_resolution"):
+    with pytest.raises(InputError, match="with `any_resolution`"):
         Model(fine).translate_to(folder / "0.png", tmp_path / "out.png")
     assert len(Model(fine, any_resolution=True).translate_to(folder / "0.png", tmp_path / "out.png")) == 1
 

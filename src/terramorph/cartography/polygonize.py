@@ -19,7 +19,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from terramorph.atomic import atomic
 from terramorph.errors import InputError, warn
 from terramorph.geo import Grid, project_shapes
-from terramorph.geo.crs import plane
+from terramorph.geo.crs import on_earth, plane
 from terramorph.raster.tracing import DRIVERS, trace, zonal_means
 
 SIMPLIFY_PX, LEAST_PX = 1.0, 9.0
@@ -59,9 +59,9 @@ def write_polygons(
     if driver is None:
         raise InputError(f"{out}: polygons are written as {', '.join(DRIVERS)}; give such a name.")
     polygons, values, grid = trace(classes, names)
+    if driver == "GeoJSON" and (grid.crs is None or not on_earth(grid.crs)):
+        raise InputError(f"{classes} has no place on Earth and GeoJSON is in degrees; write .gpkg or .fgb instead.")
     if grid.crs is None:
-        if driver == "GeoJSON":
-            raise InputError(f"{classes} has no CRS and GeoJSON is in degrees; write .gpkg or .fgb instead.")
         warn(f"{out} has no CRS, as its raster has none: it is in the coordinates of the pixels.")
     pixel = abs(grid.affine.determinant)
     large = shapely.area(polygons) >= LEAST_PX * pixel
@@ -91,7 +91,7 @@ def _ground_areas(polygons: NDArray[np.object_], grid: Grid) -> NDArray[np.float
     pixel = abs(grid.affine.determinant)
     areas: NDArray[np.float64] = shapely.area(polygons) * (grid.ground_resolution or 1.0) ** 2 / pixel
     geod = None if grid.crs is None else plane(grid.crs.proj).get_geod()
-    if grid.crs is None or geod is None or not len(polygons):
+    if grid.crs is None or geod is None or not len(polygons) or not on_earth(grid.crs):
         return areas
     # Between their corners the sides of pixels are no geodesics, and over many pixels that shows.
     fine = shapely.segmentize(polygons, _GEODESIC_PX * math.sqrt(pixel))

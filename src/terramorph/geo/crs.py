@@ -110,10 +110,21 @@ def transformer(source: CRS, target: CRS) -> pyproj.Transformer:
     """Return PROJ's way from one CRS to another, longitude or easting first. Threads may share it.
 
     Raises:
-        RasterError: If there is none, as from the Moon to the Earth.
+        RasterError: If there is none, as from a building site or the Moon to the Earth.
     """
-    with raised_as(RasterError, f"There is no way from the CRS {source} to {target}", "give the right one", ProjError):
+    names = [f"EPSG:{crs.epsg}" if crs.epsg else f"{crs.proj.name} ({crs.proj.type_name})" for crs in (source, target)]
+    failed = f"There is no way from the CRS {names[0]} to {names[1]}"
+    with raised_as(RasterError, failed, "give the right one", ProjError):
         return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
+
+
+def on_earth(crs: CRS) -> bool:
+    """Return whether a CRS has longitudes and latitudes on Earth: those of a building site or the Moon have none."""
+    try:
+        transformer(crs, CRS("EPSG:4326"))
+    except RasterError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=64)
@@ -137,7 +148,9 @@ def _period(name: str) -> float | None:
         return round(360 / unit_in_degrees(crs), 9)
     if not any(kind in straight_method(crs) for kind in ("Mercator", "Cylindrical")):
         return None
-    x, _ = CRS("EPSG:4326").transformer_to_crs(crs, always_xy=True)(np.array([10.0, 11.0, 12.0]), np.zeros(3))
+    projection = _projection(plane(crs.proj))
+    assert projection is not None  # it has a method
+    x, _ = projection(np.array([10.0, 11.0, 12.0]), np.zeros(3))
     return float(360 * np.median(np.diff(x)))
 
 
@@ -227,18 +240,24 @@ def project(geometry: Geometry, crs: CRS | str) -> Geometry:
 
 
 def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS, to: CRS) -> NDArray[np.object_]:
-    """Project shapely geometries (N,) as `project` does. What crosses 180 degrees stays in one piece."""
-    transformer, turn = of.transformer_to_crs(to, always_xy=True), period(to)
+    """Project shapely geometries (N,) as `project` does. What crosses 180 degrees stays in one piece.
+
+    Raises:
+        RasterError: See `transformer`.
+    """
     given = np.asarray(shapes, dtype=object)
+    if of == to:
+        return given
+    transform, turn = transformer(of, to).transform, period(to)
 
     def moved(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(transformer(xy[:, 0], xy[:, 1]), axis=1)
+        return np.stack(transform(xy[:, 0], xy[:, 1]), axis=1)
 
     found: NDArray[np.object_] = shapely.transform(given, moved)
     if turn is not None:
         for at in np.flatnonzero(np.ptp(shapely.bounds(found)[:, ::2], axis=1) > turn / 2):
             # Torn apart, unless it is as wide as it looks.
-            middle, _ = transformer(*np.array(shapely.bounds(given[at])).reshape(2, 2).mean(0)[:, None])
+            middle, _ = transform(*np.array(shapely.bounds(given[at])).reshape(2, 2).mean(0)[:, None])
             found[at] = shapely.transform(
                 found[at], lambda xy, x=float(middle[0]): np.stack([nearest(xy[:, 0], x, turn), xy[:, 1]], axis=1)
             )

@@ -19,6 +19,7 @@ from terramorph.errors import RasterError
 from terramorph.geo.crs import (
     degrees_in_metres,
     is_mercator,
+    on_earth,
     point_scale,
     project,
     project_extent,
@@ -180,17 +181,24 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 def metric_crs(ground: Geometry) -> CRS:
     """Return the CRS in which metres are metres on the ground: the geometry's own, or the UTM zone of its middle.
 
-    The geometry's own CRS is taken if it is projected, in metres, no Mercator (whose scale changes from place to
+    The geometry's own CRS is taken if it is local (of a building site) and in metres, or if it is projected, in metres, no Mercator (whose scale changes from place to
     place), and enlarges the ground at the middle by less than a tenth in every direction.
 
     Raises:
-        RasterError: If the middle lies where there is no UTM zone.
+        RasterError: If the middle lies where there is no UTM zone, or not on Earth.
     """
     crs: CRS = ground.crs
+    if crs.proj.is_engineering and unit_in_metres(crs) == 1.0:
+        return crs
     if crs.projected and unit_in_metres(crs) == 1.0 and not is_mercator(crs):
         scale = point_scale(crs, *ground.centroid.coords[0])
         if scale is None or 1 / SQUARE < scale.smallest <= scale.largest < SQUARE:
             return crs
+    if not on_earth(crs):
+        raise RasterError(
+            f"There are no metres in the CRS {crs.proj.name} ({crs.proj.type_name}), and no way from it to a UTM zone; "
+            "reproject to a CRS in metres, or stay on the source's own pixels."
+        )
     east, north = project(ground.centroid, "EPSG:4326").coords[0]
     if not -80 <= north <= 84:
         raise RasterError(

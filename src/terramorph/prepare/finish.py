@@ -18,7 +18,7 @@ from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project_shapes
-from terramorph.geo.crs import cut_at_line
+from terramorph.geo.crs import cut_at_line, on_earth
 from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
 from terramorph.prepare.journal import Journal, Place, Row
@@ -149,8 +149,9 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
         grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)
     tiles = Tiles(*(table[key].to_numpy() for key in Tiles._fields))
     shapes = tile_boxes(grid, tiles, tile)
-    if grid.crs is not None and common is not None:
-        shapes = cut_at_line(project_shapes(shapes, grid.crs, CRS(common)), CRS(common))
-    elif grid.crs is not None or common is not None:
+    own, to = grid.crs, None if common is None else CRS(common)
+    if own is not None and to is not None and (own == to or on_earth(own)):
+        shapes = cut_at_line(project_shapes(shapes, own, to), to)
+    elif own is not None or to is not None:
         shapes = np.full(len(rows), None, dtype=object)
     return geopandas.GeoDataFrame(table, geometry=shapes, crs=common)

@@ -12,7 +12,7 @@ from odc.geo.geom import Geometry
 
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
-from terramorph.geo.crs import beside, degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
+from terramorph.geo.crs import beside, degrees_in_metres, on_earth, point_scale, unit_in_degrees, unit_in_metres
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.journal import Journal, Place
 from terramorph.prepare.options import Options
@@ -144,6 +144,8 @@ def _one_plane(a: Grid, b: Grid) -> bool:
     if a.crs is None or b.crs is None:
         # World files without a CRS share one plane; images without a georeference each have their own.
         return a.crs is None and b.crs is None and a.is_georeferenced and b.is_georeferenced
+    if not (on_earth(a.crs) and on_earth(b.crs)):
+        return bool(a.crs == b.crs)
     places = [project(g.geobox.extent, "EPSG:4326") for g in (a, b)]
     near = [places[0].boundingbox, Geometry(beside(np.array([places[1].geom]), places[0])[0], "EPSG:4326").boundingbox]
     boxes = [shapely.box(n.left - 0.1, n.bottom - 0.1, n.right + 0.1, n.top + 0.1) for n in near]

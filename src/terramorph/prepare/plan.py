@@ -15,7 +15,7 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError, warn
 from terramorph.geo import Grid, grid_at, project, project_extent
-from terramorph.geo.crs import beside, meet
+from terramorph.geo.crs import beside, meet, on_earth
 from terramorph.geo.mercator import HALF_WORLD, pixel_size
 from terramorph.raster.resample import north_up
 from terramorph.raster.source import Source
@@ -165,7 +165,7 @@ def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
 
 def _apart(source: Source, target: Source) -> str:
     """Return the message for sides that share no ground, with the likely reason if there is one."""
-    placed = source.extent.crs is not None and target.extent.crs is not None
+    placed = all(side.extent.crs is not None and on_earth(side.extent.crs) for side in (source, target))
     boxes = [side.extent for side in (source, target)]
     ours, theirs = (project(b, _DEGREES).boundingbox if placed else b.boundingbox for b in boxes)
     where = (

@@ -38,8 +38,8 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     sphere = terms.get("proj") == "merc" and terms.get("R") == RADIUS and terms.get("units") == "m"
     if sphere and terms.get("k", 1) == 1 and not any(terms.get(key, 0) for key in ("lon_0", "lat_ts", "x_0", "y_0")):
         return CRS("EPSG:3857")
-    if own.is_projected:
-        Transformer.from_crs(own, "EPSG:4326")  # parameters that are no projection are found out here
+    if own.is_projected and own.geodetic_crs is not None:
+        Transformer.from_crs(own.geodetic_crs, own)  # parameters that are no projection are found out here
     return CRS(own.to_wkt())
 
 

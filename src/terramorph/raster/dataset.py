@@ -35,7 +35,8 @@ GDAL_OPTIONS = {
 """GDAL's settings while we read. Its cache of decoded blocks, bytes, is one for the process and not one for each file;
 left alone it would grow to a twentieth of the machine's memory."""
 
-_PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
+_PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP", "PNM"})
+"""Drivers that are not asked for a place: they read world files, and PNM's gives whatever lies in memory."""
 DEM = "dem"
 """Key of the DEM among warp options; all other keys are `WarpedVRT`'s."""
 

@@ -21,7 +21,7 @@ from rasterio.crs import CRS as RasterioCRS
 from terramorph.bands import Units, band_order, colour_of
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.geo.crs import nearest
+from terramorph.geo.crs import nearest, transformer
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.layout import ReadOptions
@@ -223,7 +223,7 @@ def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
         (height, width), numbers = data["proj:shape"], data["proj:transform"]
         grid = Grid(int(height), int(width), Affine(*map(float, numbers[:6])), crs)
         points = [grid.affine @ (width * i / 2, height * j / 2) for i in range(3) for j in range(3)]
-        longitude, latitude = crs.transformer_to_crs(_DEGREES, always_xy=True)(*np.array(points, float).T)
+        longitude, latitude = transformer(crs, _DEGREES).transform(*np.array(points, float).T)
         longitude = nearest(longitude, longitude[4], 360)  # around the middle
         box = [float(value) for value in item["bbox"]]
         west, south, east, north = box if len(box) == 4 else (*box[:2], *box[3:5])

@@ -13,6 +13,7 @@ from terramorph.bundle import Header
 from terramorph.cartography import Palette, load_style, palette_of
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
+from terramorph.geo.crs import on_earth
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote
 from terramorph.raster.tracing import DRIVERS
@@ -92,8 +93,10 @@ class Polygons(Output):
             raise InputError(f"{self.called} must be named {', '.join(self.suffixes)}, got {self.place}.")
         if isinstance(self.place, Remote):
             raise InputError(f"{self.place} cannot be written to object storage; write a local file and copy it there.")
-        if self.place.suffix.lower() == ".geojson" and grid.crs is None:
-            raise InputError(f"GeoJSON needs a CRS, and {source.name} has none; name {self.place} .gpkg or .fgb.")
+        if self.place.suffix.lower() == ".geojson" and (grid.crs is None or not on_earth(grid.crs)):
+            raise InputError(
+                f"GeoJSON is in degrees, and {source.name} has no place on Earth; name {self.place} .gpkg or .fgb."
+            )
         _check_colours(header)
 
     def write(self, path: Path, joined: Joined) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from odc.geo.geom import Geometry
 
 from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.geo.crs import on_earth
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate import stac
@@ -117,6 +118,8 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
             raise ConfigError(f"A STAC item needs a GeoTIFF, got {output.place}; name it .tif, or leave `stac` out.")
         if request.stac and tiled.grid.crs is None:
             raise InputError(f"A STAC item needs a georeference, and {whole.name} has none; leave `stac` out.")
+        if request.stac and not on_earth(tiled.grid.crs):
+            raise InputError(f"A STAC item needs a place on Earth; {whole.name} says none that is; leave `stac` out.")
         check_places(output, uncertainty, whole, overwrite, stac.places(output.place) if request.stac else ())
         engine = request.engine or LocalEngine(model)
         request.tell("looking at the source", 0, 1)  # all of it, for the fingerprint
