@@ -181,8 +181,9 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 def metric_crs(ground: Geometry) -> CRS:
     """Return the CRS in which metres are metres on the ground: the geometry's own, or the UTM zone of its middle.
 
-    The geometry's own CRS is taken if it is local (of a building site) and in metres, or if it is projected, in metres, no Mercator (whose scale changes from place to
-    place), and enlarges the ground at the middle by less than a tenth in every direction.
+    The geometry's own CRS is taken if it is local (of a building site) and in metres; or if it is projected, in
+    metres, no Mercator (whose scale changes from place to place), and enlarges the ground at the middle by less than
+    a tenth in every direction.
 
     Raises:
         RasterError: If the middle lies where there is no UTM zone, or not on Earth.
