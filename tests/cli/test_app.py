@@ -73,6 +73,7 @@ def test_version(cli: Cli) -> None:
     ("words", "code", "says"),
     [
         (["trian"], 2, "trian"),
+        (["translate", "nothing", "", "b.png"], 2, "Argument 3 is empty"),
         (["train"], 2, "DATASET is missing"),
         (["train", "pairs"], 2, "--out RUN is missing"),
         (["train", "pairs", "--out", "run", "--preset", "pix2pox"], 2, "did you mean 'pix2pix'"),

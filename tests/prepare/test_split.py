@@ -128,6 +128,8 @@ def test_lists_and_polygons_that_cannot_be_used(tmp_path: Path) -> None:
     bad.write_text("a,train\na,test\n")
     with pytest.raises(DatasetError, match="two splits"):
         read_list(bad)
+    bad.write_text("ID,Split\na,train\n")
+    assert read_list(bad) == {"a": 0}
     with pytest.raises(DatasetError, match=r"missing\.csv"):
         read_list(tmp_path / "missing.csv")
     polygon = {

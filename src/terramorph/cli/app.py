@@ -132,6 +132,8 @@ def run(arguments: Sequence[str]) -> int:
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.NOTSET)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
+        if "" in words:  # a path would mean the current folder
+            raise InputError(f"Argument {words.index('') + 1} is empty; give a value, or leave the argument out.")
         with terminate_as_exception(), _warnings_printed(words):
             code = app(words, prog_name="terramorph", standalone_mode=False)
             sys.stdout.flush()

@@ -138,7 +138,7 @@ def read_list(path: Path) -> Mapping[str, int]:
         path.open(newline="", encoding="utf-8-sig") as file,
     ):
         rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    if rows and rows[0][:2] == ["id", "split"]:
+    if rows and [cell.lower() for cell in rows[0][:2]] == ["id", "split"]:
         rows = rows[1:]
     found: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
