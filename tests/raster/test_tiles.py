@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from pyproj import Transformer
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.geo.mercator import TileBox, pixel_grid, tiles_of_degrees
+from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid, tiles_of_degrees
 from terramorph.raster import Raster
 from terramorph.raster.tiles import LAYOUTS, FolderTiles, TileSource
 from terramorph.raster.warp import warp
@@ -141,11 +143,51 @@ def test_what_is_no_folder_of_tiles(tmp_path, files, layout, sentence):
         FolderTiles(tmp_path, layout)
 
 
-def test_geodetic_tms_is_refused(tmp_path):
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 0, 3, 2)])
+@pytest.mark.parametrize("layout", ["xyz", "tms"])
+@pytest.mark.parametrize("word", ["tilemapresource.xml", "metadata.json"])
+def test_bounds_decide_from_which_side_rows_count_and_not_the_word(tmp_path, order, layout, word):
+    put(tmp_path, PATHS[layout], encode(np.zeros((256, 256, 3), np.uint8)))
+    west, north = degrees_of_corner(Z, X, Y)
+    east, south = degrees_of_corner(Z, X + 1, Y + 1)
+    ends = (west, south, east, north)
+    if word == "metadata.json":
+        put(tmp_path, word, json.dumps({"scheme": "tms", "bounds": ends}).encode())
+    else:
+        said = zip(("minx", "miny", "maxx", "maxy"), (ends[i] for i in order), strict=True)
+        box = " ".join(f'{key}="{value:.14f}"' for key, value in said)
+        put(tmp_path, word, f"<TileMap><SRS>EPSG:900913</SRS><BoundingBox {box}/></TileMap>".encode())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tiles = FolderTiles(tmp_path)
+        assert tiles.default_zoom() == Z
+    assert (tiles.layout, tiles.first(Z)) == (layout, (X, Y))
+    assert ["from the north (layout xyz)" in str(one.message) for one in told] == [True] * (layout == "xyz")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("tilemapresource.xml", "<TileMap><SRS>EPSG:4326</SRS></TileMap>", "EPSG:4326"),
+        ("tilemapresource.xml", '<TileMap><SRS></SRS><TileSets profile="raster"></TileSets></TileMap>', "raster"),
+        ("tilemapresource.xml", '<TileMap><SRS/><TileSets x="1" profile="global-geodetic"/></TileMap>', "geodetic"),
+        ("metadata.json", '{"profile": "custom", "crs": "EPSG:5514"}', "EPSG:5514"),
+        ("metadata.json", '{"profile": "geodetic"}', "geodetic"),
+    ],
+)
+def test_tiles_of_other_pyramids_are_refused(tmp_path, name, text, said):
     put(tmp_path, "3/1/1.png", b"x")
-    put(tmp_path, "tilemapresource.xml", b"<TileMap><SRS>EPSG:4326</SRS></TileMap>")
-    with pytest.raises(RasterError, match="in EPSG:4326; only tiles of web mercator"):
+    put(tmp_path, name, text.encode())
+    with pytest.raises(RasterError, match=f"in .*{said}; only tiles of web mercator"):
         FolderTiles(tmp_path)
+
+
+def test_tiles_that_say_web_mercator_or_yandex_s(tmp_path):
+    for name, about in (("a", {"profile": "mercator", "crs": "EPSG:3857"}), ("b", {"crs": "EPSG:3395"})):
+        put(tmp_path / name, "3/1/1.png", encode(np.zeros((256, 256, 3), np.uint8)))
+        put(tmp_path / name, "metadata.json", json.dumps(about).encode())
+        with TileSource(FolderTiles(tmp_path / name)) as source:
+            assert str(source.grid.crs) == about["crs"]
 
 
 def test_windows_are_unchanged_and_what_is_not_there_is_masked(tmp_path):
@@ -192,7 +234,7 @@ def test_kinds_of_tiles_become_red_green_blue(tmp_path):
     ("data", "sentence"),
     [
         (encode(np.zeros((256, 256, 3), np.uint8))[:60], rf"tile {Z}/{X}/{Y + 1} is damaged"),
-        (b"<html>", "is damaged or no PNG, JPEG or WebP"),
+        (b"<html>", "is damaged or no PNG, JPEG or WebP; fetch"),
         (b"", "is empty"),
         (encode(np.zeros((512, 512, 3), np.uint8)), "is 512 x 512 pixels and not 256 x 256 as the others"),
         (encode(np.zeros((256, 256), np.uint16) + 900, "I;16"), "more than 8 bits a band"),

@@ -282,6 +282,17 @@ def test_rows_counted_from_the_other_side_are_found_by_the_bounds(tmp_path, kind
         assert np.array_equal(source.read(GRID).pixels, expected()[0])
 
 
+@pytest.mark.parametrize("kind", ["mbtiles", "pmtiles"])
+def test_archives_of_other_pyramids_are_refused(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "mbtiles":
+        write_mbtiles(path, tiles(), {"profile": "custom", "crs": "EPSG:5514"})
+    else:
+        write_pmtiles(path, tiles(), profile="custom", crs="EPSG:5514")
+    with pytest.raises(RasterError, match="in EPSG:5514; only tiles of web mercator"):
+        open_source(path)
+
+
 def test_the_word_scheme_does_not_turn_rows(tmp_path):
     about = {"scheme": "xyz", "bounds": ",".join(map(str, degrees_of(GRID)))}
     with open_source(write_mbtiles(tmp_path / "a.mbtiles", tiles(), about)) as source:

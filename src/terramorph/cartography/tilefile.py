@@ -35,7 +35,7 @@ _PROTOMAPS = frozenset(
 
 
 class TileFile(VectorFile):
-    """An archive of vector tiles, in EPSG:3857."""
+    """An archive of vector tiles, in EPSG:3857 unless it says EPSG:3395."""
 
     def __init__(self, path: Path, table: Table | None) -> None:
         """Open the archive and look at one tile.
@@ -47,8 +47,8 @@ class TileFile(VectorFile):
         Raises:
             RasterError: If it is no such archive, or the table knows none of its layers.
         """
-        self.path, self.crs = path, CRS("EPSG:3857")
-        self._archive = open_archive(path)
+        self.path, self._archive = path, open_archive(path)
+        self.crs = self._archive.crs or CRS("EPSG:3857")
         self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
         try:
             self._look(table)

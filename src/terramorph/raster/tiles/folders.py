@@ -23,7 +23,17 @@ from terramorph.documents import parse_json
 from terramorph.errors import RasterError, raised_as, unreadable, warn
 from terramorph.geo.mercator import TileBox, box_around
 from terramorph.raster.image import files_below
-from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader, check_tile, lies_flipped, plain_text
+from terramorph.raster.tiles.reader import (
+    VECTOR_ADVICE,
+    TileReader,
+    check_tile,
+    flipped,
+    lies_flipped,
+    likeness,
+    plain_text,
+    said_crs,
+    stated_box,
+)
 
 _IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
 """Paths of images, of those for fine screens (y@2x.png), and of OsmAnd's, whose second suffix hides them from
@@ -60,8 +70,9 @@ class FolderTiles(TileReader):
     over.
 
     Args:
-        layout: A key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
-            tilemapresource.xml or the "scheme" of a metadata.json says so.
+        layout: A key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where there is
+            a tilemapresource.xml or the "scheme" of a metadata.json says so; with a warning for the other of the two
+            where only that fits the bounds in these files.
 
     Raises:
         RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.
@@ -72,31 +83,40 @@ class FolderTiles(TileReader):
         self._folder = Path(folder)
         if layout is not None and layout not in LAYOUTS:
             raise RasterError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
-        metadata = _metadata(self._folder)
+        metadata, resource = _metadata(self._folder), _resource(self._folder / "tilemapresource.xml")
+        self.crs = said_crs(self.name, {**metadata, **resource})
         with unreadable(folder):
             listed = [path.relative_to(self._folder).as_posix() for path in files_below(self._folder)]
-        if layout is None and (self._folder / "tilemapresource.xml").is_file():
-            _check_srs(self._folder / "tilemapresource.xml")
-            layout = "tms"
-        if layout is None and metadata.get("scheme") == "tms":
-            layout = "tms"
-        told = layout is None
-        self.layout, self._paths = _recognise(self._folder, listed, layout)
-        self.bounds = metadata.get("bounds")
-        if told and self.layout == "xyz":
+        as_tms = layout is None and (resource or metadata.get("scheme") == "tms")
+        self.layout, self._paths = _recognise(self._folder, listed, "tms" if as_tms else layout)
+        self.bounds = self._likeliest([metadata.get("bounds"), *resource.get("bounds", ())])
+        if layout is None and self.layout in ("xyz", "tms"):
             self._find_north()
         self.zooms = tuple(sorted(self._paths))
         self.counts = {zoom: len(paths) for zoom, paths in self._paths.items()}
         self.licence = plain_text(metadata.get("attribution") or metadata.get("license"))
 
+    def _likeliest(self, bounds: list[object]) -> object:
+        """Return the bounds that fit the tiles best, on either side of the equator; None without any."""
+        zoom = max(self._paths)
+        own = self.box(zoom)
+        boxes = own, flipped(own, zoom)
+
+        def fit(said: object) -> float:
+            stated = stated_box(said, zoom)
+            return 0.0 if stated is None else max(likeness(box, stated) for box in boxes)
+
+        return max((said for said in bounds if said is not None), key=fit, default=None)
+
     def _find_north(self) -> None:
-        """Count rows from the south where only that fits the bounds of the metadata."""
+        """Count rows from the other side where only that fits the bounds of the metadata."""
         zoom = max(self._paths)
         if lies_flipped(self.box(zoom), self.bounds, zoom):
+            self.layout, side = ("tms", "south") if self.layout == "xyz" else ("xyz", "north")
             warn(
-                f"{self.name}: rows of tiles are counted from the south (layout tms), to lie in the metadata's bounds."
+                f"{self.name}: rows of tiles are counted from the {side} (layout {self.layout}), to lie in the "
+                "metadata's bounds."
             )
-            self.layout = "tms"
             self._paths = {
                 zoom: {(x, (1 << zoom) - 1 - y): path for (x, y), path in paths.items()}
                 for zoom, paths in self._paths.items()
@@ -209,10 +229,19 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _check_srs(path: Path) -> None:
-    """Refuse a tilemapresource.xml of a tiling other than web mercator's."""
+def _resource(path: Path) -> dict[str, Any]:
+    """Read CRS, profile, and the bounds that may be meant, of a tilemapresource.xml; empty without one."""
+    if not path.is_file():
+        return {}
     with unreadable(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    match = re.search(r"<SRS>\s*([^<]*?)\s*</SRS>", text)
-    if match and match[1] and not re.fullmatch(r"(?i)(EPSG|OSGEO):(3857|900913|41001|3785)", match[1]):
-        raise RasterError(f"{path} says the tiles are in {match[1]}; only tiles of web mercator (EPSG:3857) are read.")
+    crs = re.search(r"<SRS>\s*([^<]*?)\s*</SRS>", text)
+    profile = re.search(r"""<TileSets[^>]*\sprofile\s*=\s*["']([^"']*)""", text)
+    box = re.search(r"<BoundingBox([^>]*)", text)
+    ends = dict(re.findall(r"""\b(minx|miny|maxx|maxy)\s*=\s*["']([^"']*)""", box[1])) if box else {}
+    names = ("minx", "miny", "maxx", "maxy")
+    # gdal2tiles wrote latitude first for years.
+    orders = (
+        [",".join(ends[names[i]] for i in order) for order in ((0, 1, 2, 3), (1, 0, 3, 2))] if len(ends) == 4 else []
+    )
+    return {"crs": crs and crs[1], "profile": profile and profile[1], "bounds": orders}

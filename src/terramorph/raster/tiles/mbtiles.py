@@ -18,6 +18,7 @@ from terramorph.raster.tiles.reader import (
     lies_flipped,
     looks_like_vectors,
     plain_text,
+    said_crs,
     stated_box,
 )
 
@@ -46,6 +47,7 @@ class MBTiles(TileReader):
             self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
             self.metadata = self._open()
+            self.crs = said_crs(self.name, self.metadata)
         except BaseException:
             self.close()
             raise

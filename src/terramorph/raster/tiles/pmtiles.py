@@ -24,6 +24,7 @@ from terramorph.raster.tiles.reader import (
     TileReader,
     looks_like_vectors,
     plain_text,
+    said_crs,
     unpacked,
     varints,
 )
@@ -73,6 +74,7 @@ class PMTiles(TileReader):
             ends = ("min_lon", "min_lat", "max_lon", "max_lat")
             self.bounds = tuple(self.header[f"{end}_e7"] / 1e7 for end in ends)
             self.about = self._metadata()
+            self.crs = said_crs(self.name, self.about)
             self._check()
             self._listed = self._list() if self.header["leaf_directory_length"] <= _SCANNED else None
             self.counts = {zoom: len(tiles) for zoom, tiles in (self._listed or {}).items()}

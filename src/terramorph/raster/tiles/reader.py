@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 
 from terramorph.errors import RasterError, raised_as, unreadable, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, tiles_of_degrees
@@ -24,6 +25,7 @@ VECTOR_ADVICE = "holds vector tiles, which are drawn from an .mbtiles or .pmtile
 """End of the sentence that refuses vector tiles."""
 
 
+_MERCATORS = frozenset({"3857", "900913", "41001", "3785", "102100", "102113", "3395"})
 MOST_BYTES = 64 << 20
 """Limit on decompressed bytes of one tile or directory; the largest in real archives have some MiB."""
 
@@ -38,6 +40,7 @@ class TileReader(Closing, ABC):
         counts: Number of tiles by zoom; empty where it is not known.
         bounds: West, south, east, north in degrees as it states them, as numbers or as text; None where it does not.
         stated_in: What of it states them, for messages.
+        crs: The CRS that it states; None for web mercator.
     """
 
     name: str
@@ -46,6 +49,7 @@ class TileReader(Closing, ABC):
     counts: Mapping[int, int] = MappingProxyType({})
     bounds: object = None
     stated_in = "the metadata"
+    crs: CRS | None = None
     _path: Path | Remote
 
     @property
@@ -184,9 +188,32 @@ def stated_box(bounds: object, zoom: int) -> TileBox | None:
 
 def lies_flipped(box: TileBox, bounds: object, zoom: int) -> bool:
     """Return whether tiles fit the stated bounds only with rows counted from the other side."""
-    stated, side = stated_box(bounds, zoom), 1 << zoom
-    flipped = TileBox(box.left, side - box.bottom, box.right, side - box.top)
-    return stated is not None and likeness(flipped, stated) > 2 * likeness(box, stated)
+    stated = stated_box(bounds, zoom)
+    return stated is not None and likeness(flipped(box, zoom), stated) > 2 * likeness(box, stated)
+
+
+def flipped(box: TileBox, zoom: int) -> TileBox:
+    """Return a box of tiles with rows counted from the other side."""
+    side = 1 << zoom
+    return TileBox(box.left, side - box.bottom, box.right, side - box.top)
+
+
+def said_crs(name: str, metadata: Mapping[str, Any]) -> CRS | None:
+    """Return the CRS of the tiles' pyramid as metadata state it; None where they do not.
+
+    MapTiler, gdal2tiles and GDAL write "profile" and "crs".
+
+    Raises:
+        RasterError: If it is another than the web's, or Yandex's.
+    """
+    profile, crs = (str(metadata.get(key) or "").strip() for key in ("profile", "crs"))
+    code = re.fullmatch(r"(?i)(?:EPSG|OSGEO|urn:ogc:def:crs:EPSG:\d*:)?:?(\d+)", crs)
+    if (crs and (code is None or code[1] not in _MERCATORS)) or (profile and "mercator" not in profile.lower()):
+        raise RasterError(
+            f"{name}: its metadata say that the tiles are in {crs or profile}; only tiles of web mercator (EPSG:3857) "
+            "are read: cut them again, or give the raster that they were cut from."
+        )
+    return CRS("EPSG:3395") if code and code[1] == "3395" else None
 
 
 def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:

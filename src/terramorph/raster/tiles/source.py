@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import box
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from terramorph.bands import default_bands
 from terramorph.errors import RasterError
@@ -75,7 +75,7 @@ class TileSource(Source):
         try:
             if reader.vectors:
                 raise RasterError(f"{self.name} {VECTOR_ADVICE}")
-            self._crs = WEB_MERCATOR if crs is None else crs
+            self._crs = crs or reader.crs or WEB_MERCATOR
             if self._crs.epsg not in (3857, 3395):
                 raise RasterError(
                     f"{self.name}: tiles are in EPSG:3857 or EPSG:3395 and not in {crs}; give one of these."
@@ -241,7 +241,8 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
     except RasterError:
         raise
     except Exception as error:  # decoders raise whatever they like at damaged bytes
-        kind = "is empty" if not data else f"is damaged or no PNG, JPEG or WebP ({error})"
+        said = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        kind = "is empty" if not data else f"is damaged or no PNG, JPEG or WebP{said}"
         raise RasterError(f"{where} {kind}; fetch this tile again or remove it.") from error
     if not transparent:
         return decoded, None
