@@ -151,14 +151,14 @@ def start_chromium() -> Iterator[Callable[..., Any]]:
 
     The driver runs an event loop in this thread: as long as it does there can be no second one, nor asyncio.run.
     """
-    from .chromium import CHROMIUM, playwright
+    from .chromium import CHROMIUM, PATIENCE, patient, playwright
 
     with playwright.sync_playwright() as driver, ExitStack() as stack:
 
         def start(*flags: str) -> Any:
             args = ["--no-sandbox", "--disable-dev-shm-usage", *flags]
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=args)
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=args, timeout=PATIENCE)
             stack.callback(browser.close)
-            return browser
+            return patient(browser)
 
         yield start

@@ -88,7 +88,6 @@ def opened(browser: playwright.Browser) -> Iterator[Callable[..., playwright.Pag
         contexts.append(context)
         context.route("**/*", answer)
         page = context.new_page()
-        page.set_default_timeout(15_000)
         page.on("console", lambda message: heard.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: heard.append(str(error)))
         if script:

@@ -16,7 +16,7 @@ from terramorph.draw import WebModel, write_one_file
 from terramorph.interop import export_web
 from terramorph.models import named
 
-from ..chromium import needs_chromium, playwright
+from ..chromium import needs_chromium, playwright, rest
 from .conftest import drag
 
 pytestmark = [pytest.mark.browser, needs_chromium]
@@ -30,7 +30,6 @@ def test_the_photograph_is_the_one_that_translate_makes(browser: playwright.Brow
     assert not re.findall(rb"https?://(?!www\.w3\.org)[^\s\"']+\.(?:js|css|wasm)", page_file.read_bytes()[:200_000])
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True, offline=True)
     page, heard, asked = context.new_page(), [], []
-    page.set_default_timeout(60_000)
     page.on("console", lambda message: heard.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
@@ -45,7 +44,7 @@ def test_the_photograph_is_the_one_that_translate_makes(browser: playwright.Brow
         page.keyboard.press(key)
         drag(page, *places)
     assert page.locator("#words").inner_text().startswith("1 arterial, 1 park, 1 river on 256 × 256 m")
-    page.wait_for_timeout(300)
+    rest(page, 300)
     page.wait_for_selector("body[data-answer=done]")
     taken = {}
     for name in ("map", "photo", "geojson"):

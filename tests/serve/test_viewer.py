@@ -16,7 +16,7 @@ from PIL import Image
 
 from terramorph.serve import Settings
 
-from ..chromium import AXE, needs_chromium, playwright
+from ..chromium import AXE, needs_chromium, playwright, rest
 from .conftest import Client, serving
 
 pytestmark = [pytest.mark.browser, needs_chromium]
@@ -46,7 +46,7 @@ def opened(browser: playwright.Browser, client: Client) -> Iterator[Callable[...
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc) if "://" in request.url else None)
         page.goto(client.server.address + hash)
-        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        page.wait_for_selector("body[data-ready]")
         settle(page)
         return page
 
@@ -59,11 +59,11 @@ def opened(browser: playwright.Browser, client: Client) -> Iterator[Callable[...
 
 def settle(page: playwright.Page) -> None:
     """Waits until all tiles are there and drawn."""
-    page.wait_for_timeout(300)
+    rest(page, 300)
     for side in ("left", "right"):
-        page.wait_for_selector(f"#{side}[data-idle=yes]", state="attached", timeout=60_000)
-    page.wait_for_selector("#work:empty", state="attached", timeout=60_000)
-    page.wait_for_timeout(400)
+        page.wait_for_selector(f"#{side}[data-idle=yes]", state="attached")
+    page.wait_for_selector("#work:empty", state="attached")
+    rest(page, 400)
 
 
 def shot(page: playwright.Page) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_the_picture_and_the_geotiff_of_a_view(opened: Callable[..., playwright.
 def test_values_at_a_point_and_the_card(opened: Callable[..., playwright.Page]) -> None:
     page = opened("#l=input&r=output")
     page.mouse.click(660, 240)
-    page.wait_for_selector("#point dl", timeout=30_000)
+    page.wait_for_selector("#point dl")
     said = page.locator("#point").inner_text()
     for word in ("Place", "EPSG:32633", "Input", "Output", "Truth", "Class"):
         assert word in said
@@ -192,7 +192,7 @@ def test_a_geotiff_that_is_dropped_becomes_a_layer(
     with serving(settings(uploads=True, upload_mb=2, window=192)) as client:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce")
         page.goto(client.server.address)
-        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        page.wait_for_selector("body[data-ready]")
         said = page.locator("#upload-said")
         assert "Not sent anywhere else; deleted in an hour." in page.locator("#upload").inner_text()
         page.evaluate(DROP, ["page.tif", base64.b64encode(b"<html>").decode()])
@@ -209,7 +209,7 @@ def test_a_geotiff_that_is_dropped_becomes_a_layer(
         page.unroute("**/uploads?*")
         for count in (2, 3):
             page.evaluate(DROP, ["mine.tif", good])
-            playwright.expect(page.locator("#layer option")).to_have_count(count, timeout=30_000)
+            playwright.expect(page.locator("#layer option")).to_have_count(count)
         assert "layer=upload-" in page.url
         playwright.expect(page.locator("#layer")).to_have_value(page.url.partition("layer=")[2].partition("&")[0])
         assert page.locator("#layer option").all_inner_texts()[1:] == ["mine.tif", "mine.tif"]
@@ -221,7 +221,7 @@ def test_a_geotiff_that_is_dropped_becomes_a_layer(
         )
         assert found == []
         page.reload()
-        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        page.wait_for_selector("body[data-ready]")
         assert page.locator("#layer").input_value().startswith("upload-")
         page.close()
 
@@ -238,7 +238,7 @@ def test_without_webgl_two_pictures_stand_side_by_side(browser: playwright.Brows
     pictures = page.locator("#stage img")
     playwright.expect(pictures).to_have_count(2)
     for picture in pictures.all():
-        playwright.expect(picture).not_to_have_js_property("naturalWidth", 0, timeout=60_000)
+        playwright.expect(picture).not_to_have_js_property("naturalWidth", 0)
     left, right = (picture.bounding_box() for picture in pictures.all())
     assert left is not None
     assert right is not None
