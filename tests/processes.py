@@ -52,8 +52,8 @@ def exit_code(code: str, *words: object) -> int | None:
     return started.exitcode
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Waits for a condition; fails after so many seconds."""
+def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
+    """Waits for a condition; fails after so many seconds, which a test that passes never needs."""
     last = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < last, f"what a test waits for did not come in {seconds:g} s"

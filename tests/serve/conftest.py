@@ -94,7 +94,7 @@ def serving(settings: Settings, models: dict[str, Model] | None = None) -> Itera
         yield client
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(240)
         assert not thread.is_alive()
 
 
@@ -106,7 +106,7 @@ def settings(model_path: Path, sides: tuple[Path, Path]) -> Callable[..., Settin
         layer = LayerSettings(
             name="town", model=str(model_path), source=str(sides[0]), truth=str(sides[1]), attribution="© the town"
         )
-        return Settings(**{"layers": (layer,), "port": 0, **changes})
+        return Settings(**{"layers": (layer,), "port": 0, "max_wait": 240.0, **changes})  # a machine may be slow
 
     return make
 

@@ -5,16 +5,30 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from terramorph.serve.queue import BusyError, Queue, RateLimit
 
 
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def gate() -> tuple[threading.Event, Callable[[], str]]:
     """Work that waits until it is let go."""
     open_ = threading.Event()
-    return open_, lambda: "gate" if open_.wait(10) else "late"
+    return open_, lambda: "gate" if open_.wait(240) else "late"
+
+
+async def queued(queue: Queue[str], jobs: int, running: int = 1) -> None:
+    """Waits until so many jobs are known, of which so many run."""
+    while len(queue._jobs) != jobs or sum(job.running for job in queue._jobs.values()) != running:
+        await asyncio.sleep(0.001)
 
 
 async def asked(queue: Queue[str], key: str, client: str, order: list[str]) -> str:
@@ -26,10 +40,10 @@ def test_the_newest_of_each_client_comes_first_and_clients_take_turns() -> None:
         queue, order = Queue[str](60), list[str]()
         release, wait = gate()
         first = asyncio.ensure_future(queue.get("gate", "x", wait))
-        await asyncio.sleep(0.05)
+        await queued(queue, 1)
         many = [asyncio.ensure_future(asked(queue, f"a{i}", "a", order)) for i in range(4)]
         few = [asyncio.ensure_future(asked(queue, f"b{i}", "b", order)) for i in range(2)]
-        await asyncio.sleep(0.05)
+        await queued(queue, 7)
         release.set()
         await asyncio.gather(first, *many, *few)
         await queue.close(1)
@@ -43,13 +57,13 @@ def test_what_nobody_waits_for_is_dropped_and_what_somebody_waits_for_is_not() -
         queue, order = Queue[str](60), list[str]()
         release, wait = gate()
         running = asyncio.ensure_future(queue.get("gate", "x", wait))
-        await asyncio.sleep(0.05)
+        await queued(queue, 1)
         left = [asyncio.ensure_future(asked(queue, key, "a", order)) for key in ("gone", "shared")]
         stays = asyncio.ensure_future(asked(queue, "shared", "b", order))
-        await asyncio.sleep(0.05)
+        await queued(queue, 3)
         for task in (*left, running):
             task.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.wait((*left, running))
         release.set()
         result = await stays
         await queue.close(1)
@@ -58,22 +72,32 @@ def test_what_nobody_waits_for_is_dropped_and_what_somebody_waits_for_is_not() -
     assert asyncio.run(run()) == (["shared"], "shared", 1, 1)
 
 
-def test_too_much_work_is_refused_with_the_time_it_takes() -> None:
+def test_too_much_work_is_refused_with_the_time_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("terramorph.serve.queue.time", SimpleNamespace(monotonic=clock))
+
+    def known() -> str:
+        clock.now += 80
+        return "known"
+
     async def run() -> float:
-        queue = Queue[str](2.0)
-        await queue.get("known", "a", lambda: threading.Event().wait(0.8) or "known")
+        queue = Queue[str](200)
+        await queue.get("known", "a", known)
         release, wait = gate()
         held = [asyncio.ensure_future(queue.get(f"k{i}", "a", wait)) for i in range(2)]
         held.append(asyncio.ensure_future(queue.get("k2", "b", wait)))
-        await asyncio.sleep(0.05)
+        await queued(queue, 3)
         with pytest.raises(BusyError) as caught:
             await queue.get("more", "a", lambda: "more")
-        assert await asyncio.wait_for(asyncio.gather(queue.get("k1", "b", wait), _soon(release)), 10)  # joining is free
-        await asyncio.gather(*held)
+        joined = asyncio.ensure_future(queue.get("k1", "b", wait))  # joining is free
+        while not queue.joined:
+            await asyncio.sleep(0.001)
+        release.set()
+        assert await asyncio.gather(joined, *held) == ["gate"] * 4
         await queue.close(1)
         return caught.value.seconds
 
-    assert asyncio.run(run()) >= 1
+    assert asyncio.run(run()) == 3 * 80
 
 
 def test_what_has_not_begun_in_time_is_refused() -> None:
@@ -81,7 +105,7 @@ def test_what_has_not_begun_in_time_is_refused() -> None:
         queue = Queue[str](0.1)  # how long its work takes is not known yet
         release, wait = gate()
         running = asyncio.ensure_future(queue.get("gate", "a", wait, patient=True))
-        await asyncio.sleep(0.05)
+        await queued(queue, 1)
         with pytest.raises(BusyError):
             await queue.get("late", "b", lambda: "late")
         assert queue.dropped == 1
@@ -94,12 +118,6 @@ def test_what_has_not_begun_in_time_is_refused() -> None:
         return ended
 
     assert asyncio.run(run()) == "gate"
-
-
-async def _soon(release: threading.Event) -> bool:
-    await asyncio.sleep(0.05)
-    release.set()
-    return True
 
 
 def test_an_error_reaches_all_who_wait_and_the_next_may_try_again() -> None:
@@ -123,12 +141,16 @@ def test_closing_ends_what_runs_and_refuses_the_rest() -> None:
         queue = Queue[str](60)
         release, wait = gate()
         running = asyncio.ensure_future(queue.get("gate", "a", wait))
-        await asyncio.sleep(0.05)
-        queued = asyncio.ensure_future(queue.get("queued", "a", lambda: "queued"))
-        await asyncio.sleep(0.05)
-        asyncio.get_running_loop().call_later(0.1, release.set)
-        await queue.close(5)
-        found = await asyncio.gather(running, queued, return_exceptions=True)
+        await queued(queue, 1)
+        waits = asyncio.ensure_future(queue.get("queued", "a", lambda: "queued"))
+        await queued(queue, 2)
+        closing = asyncio.ensure_future(queue.close(240))
+        with pytest.raises(BusyError):
+            await waits
+        assert not running.done()
+        release.set()
+        await closing
+        found = await asyncio.gather(running, waits, return_exceptions=True)
         with pytest.raises(BusyError):
             await queue.get("later", "a", lambda: "later")
         return found[0], found[1]
@@ -136,13 +158,6 @@ def test_closing_ends_what_runs_and_refuses_the_rest() -> None:
     ended, refused = asyncio.run(run())
     assert ended == "gate"
     assert isinstance(refused, BusyError)
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_bucket_refills_steadily_and_is_one_client_s_own() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +30,7 @@ from terramorph.town import make_town
 from terramorph.translate import Model
 from terramorph.translate.products import entropy
 
+from ..processes import wait_until
 from .conftest import RESOLUTION, RGB, Client, pixels, serving
 
 Tile = tuple[int, int, int]
@@ -267,19 +267,39 @@ def test_a_large_export_says_what_to_run(settings: Callable[..., Settings]) -> N
     assert b"terramorph translate" in answer.data
 
 
+HOLDING = """
+import time
+from pathlib import Path
+from terramorph.cli.app import main
+from terramorph.serve import cache
+
+def encoded(pixels, encode=cache.npy_bytes):
+    while Path("hold").exists():  # a window is predicted, and others wait for it
+        Path("held").touch()
+        time.sleep(0.01)
+    return encode(pixels)
+
+cache.npy_bytes = encoded
+main()
+"""
+
+
 def test_servers_share_a_folder(settings: Callable[..., Settings], batch: dict[Tile, bytes], tmp_path: Path) -> None:
     """Two processes predict each window once, and one that is killed leaves nothing that is not whole."""
     shared = settings(cache=tmp_path / "cache", window=192)
     (layer,) = shared.layers
-    lines = [f'port = 0\nwindow = 192\ncache = "{shared.cache}"\n[[layers]]']
+    lines = [f'port = 0\nwindow = 192\nmax_wait = 240\ncache = "{shared.cache}"\n[[layers]]']
     lines += [f'{key} = "{getattr(layer, key)}"' for key in ("name", "model", "source", "truth")]
     (tmp_path / "serve.toml").write_text("\n".join(lines), encoding="utf-8")
-    words = ["-c", "from terramorph.cli.app import main; main()", "serve", str(tmp_path / "serve.toml")]
+    hold, held = tmp_path / "hold", tmp_path / "held"
+    words = ["-c", HOLDING, "serve", str(tmp_path / "serve.toml")]
     fine = [number for number in batch if number[0] == max(batch)[0]]
     left = [(z, x, y) for z, x, y in fine if x <= np.median([x for _, x, _ in fine])]
     rest = [(z + 1, 2 * x + i, 2 * y) for z, x, y in sorted(set(fine) - set(left)) for i in (0, 1)]
     with (
-        subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+        subprocess.Popen(
+            [sys.executable, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
         serving(shared) as own,
         ThreadPoolExecutor(8) as pool,
     ):
@@ -293,8 +313,9 @@ def test_servers_share_a_folder(settings: Callable[..., Settings], batch: dict[T
             distinct = sum(path.read_bytes().startswith(b"\x93NUMPY") for path in (tmp_path / "cache").glob("*/[!.]*"))
             assert distinct > 5
             assert distinct <= sum(predicted) <= 1.05 * distinct
+            hold.touch()
             asked = [pool.submit(other.tile, "output", *tile) for tile in rest]
-            time.sleep(0.05)
+            wait_until(held.exists)
         finally:
             process.kill()
         assert any(one.exception() for one in asked)  # it was not through

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from filelock import FileLock
 from rasterio.transform import from_origin
 
 from terramorph.serve import Settings
-from terramorph.serve.uploads import remove_left_over
+from terramorph.serve.uploads import LIFE, remove_left_over
 
 from ..processes import wait_until
 from .conftest import Client, serving
@@ -38,9 +39,7 @@ def taking(settings: Callable[..., Settings]) -> Iterator[Client]:
 
 
 def put(client: Client, body: Any, path: str = "uploads?layer=town", **headers: str) -> urllib3.BaseHTTPResponse:
-    return urllib3.request(
-        "PUT", client.server.address + path, body=body, headers=SENDER | headers, retries=False, timeout=30
-    )
+    return urllib3.request("PUT", client.server.address + path, body=body, headers=SENDER | headers, retries=False)
 
 
 def folder_of(client: Client) -> Path:
@@ -142,7 +141,9 @@ def names(client: Client, query: str = "") -> list[str]:
 def test_a_good_one_is_a_layer_for_who_knows_its_name_and_goes_after_its_time(
     settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("terramorph.serve.uploads.LIFE", 4.0)
+    later = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later, time=time.time)
+    monkeypatch.setattr("terramorph.serve.uploads.time", clock)
     monkeypatch.setattr("terramorph.serve.tiles.LOOK", 0.05)
     with serving(settings(uploads=True, upload_mb=4, window=192, cache=tmp_path / "cache")) as client:
         name = read(put(client, geotiff()))["layer"]
@@ -161,11 +162,11 @@ def test_a_good_one_is_a_layer_for_who_knows_its_name_and_goes_after_its_time(
         (file,) = folder.glob("*.tif")
         assert file.stem not in (name, "a")
         assert client.get(f"/uploads/{file.name}").status == 404
-        wait_until(lambda: not list(folder.glob("*.tif")))
+        later += LIFE
         assert client.get(path).status == 404
+        wait_until(lambda: not list(folder.glob("*.tif")))
         assert names(client, f"?also={name}") == ["town"]
         assert client.get("/readyz").status == 200
-        monkeypatch.setattr("terramorph.serve.uploads.LIFE", 3600.0)
         read(put(client, geotiff()))
         assert len(list(folder.glob("*.tif"))) == 1
     assert not folder.exists()
@@ -173,7 +174,7 @@ def test_a_good_one_is_a_layer_for_who_knows_its_name_and_goes_after_its_time(
 
 def test_a_stream_over_the_limit_is_cut_off_without_a_length(taking: Client) -> None:
     sent = 0
-    with socket.create_connection(taking.server.socket.getsockname()[:2], timeout=20) as connection:
+    with socket.create_connection(taking.server.socket.getsockname()[:2]) as connection:
         head = "PUT /uploads?layer=town HTTP/1.1\r\nHost: localhost\r\nX-Terramorph: upload\r\n"
         connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
         piece = b"II*\0" + bytes(65532)
@@ -195,7 +196,7 @@ def test_a_stream_over_the_limit_is_cut_off_without_a_length(taking: Client) -> 
 
 def test_one_that_stops_coming_is_given_up(taking: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("terramorph.serve.uploads.STALL", 0.2)
-    with socket.create_connection(taking.server.socket.getsockname()[:2], timeout=20) as connection:
+    with socket.create_connection(taking.server.socket.getsockname()[:2]) as connection:
         head = "PUT /uploads?layer=town HTTP/1.1\r\nHost: localhost\r\nX-Terramorph: upload\r\nContent-Length: 999"
         connection.sendall(f"{head}\r\n\r\nII*".encode() + b"\0")
         assert b" 408 " in connection.recv(4000).splitlines()[0]
