@@ -230,3 +230,36 @@ def _empty(path: Path) -> Path:
 
 def test_scripts_in_use_find_the_door_in_raster_too() -> None:
     assert terramorph.raster.open_source is open_source
+
+
+OVERLAY = (
+    "<GroundOverlay><Icon><href>a.png</href></Icon><LatLonBox><north>47.02</north><south>47</south><east>13.03</east>"
+    "<west>13</west>{}</LatLonBox></GroundOverlay>"
+)
+
+
+def write_overlay(path: Path, text: str) -> Path:
+    text = f'<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document>{text}</Document></kml>'
+    if path.suffix == ".kml":
+        path.write_text(text, encoding="utf-8")
+        return path
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("doc.kml", text)
+        archive.write(path.with_name("a.png"), "a.png")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".kml", ".kmz"])
+def test_an_image_that_a_kml_lays_on_the_ground(tmp_path: Path, raster: Raster, suffix: str) -> None:
+    Image.fromarray(raster.pixels.transpose(1, 2, 0)).save(tmp_path / "a.png")
+    pin = "<Placemark><Point><coordinates>13,47</coordinates></Point></Placemark>"
+    with open_source(write_overlay(tmp_path / f"b{suffix}", OVERLAY.format("") + pin)) as source:
+        assert np.array_equal(source.read(source.grid).pixels, raster.pixels)
+        assert source.grid.crs == CRS("EPSG:4326")
+        assert source.grid.bounds.bbox == pytest.approx((13, 47, 13.03, 47.02))
+    for more, sentence in (
+        (OVERLAY.format("<rotation>-12.5</rotation>"), "a turned image"),
+        (OVERLAY.format("") * 2, "several images"),
+    ):
+        with pytest.raises(RasterError, match=f"lays {sentence} on the ground.*GeoTIFF"):
+            open_source(write_overlay(tmp_path / f"c{suffix}", more))

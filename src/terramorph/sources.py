@@ -22,6 +22,7 @@ from terramorph.errors import ConfigError, InputError, RasterError, raised_as
 from terramorph.geo import Grid
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
 from terramorph.raster.array_source import ArraySource, RasterSource
+from terramorph.raster.dataset import NoImageError
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.mosaic import MosaicSource
@@ -29,6 +30,7 @@ from terramorph.raster.packed import is_packed, is_subdataset, named_as, unpacke
 from terramorph.raster.stac import open_stac
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import ARCHIVES, FolderTiles, MBTiles, PMTiles, ServerTiles, open_archive
+from terramorph.raster.worldfile import WORLD_SUFFIXES
 
 if TYPE_CHECKING:
     import xarray
@@ -45,6 +47,10 @@ _ADVICE = {
         (".shx .dbf .sbn .cpg", "is a part of a Shapefile; give the .shp beside it"),
         (".gdbtable .gdbtablx", "is a part of a FileGDB; give the folder that ends in .gdb"),
         (".sqlitedb .rmaps .sdb", "is a tile database of a kind that is not read; convert it to MBTiles"),
+        (".gz .bz2 .xz .zst .7z .rar .tar .tgz", "is packed; unpack it and give what it holds (ZIP is read as it is)"),
+        (".feather .arrow", "is a table of Arrow; save it as GeoParquet"),
+        (".prj .qpj", "says a coordinate system and holds no data; give the file beside it"),
+        (" ".join(WORLD_SUFFIXES), "says where an image lies; give the image beside it"),
     )
     for suffix in suffixes.split()
 }
@@ -117,20 +123,29 @@ def open_source(
         options = replace(options, sign=None)
     archive = None if items else _archive(data)
     as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
+
+    def drawn(path: str | Path) -> Source:
+        from terramorph.cartography import VectorSource, load_style  # half a second
+
+        return VectorSource(path, load_style(style), crs=place, table=table, kind=kind)
+
     if items is not None:
         source: Source = items
     elif (archive.vectors and as_remote(data) is None) if archive else _holds_vectors(data):
-        from terramorph.cartography import VectorSource, load_style  # half a second
-
         if archive:
             archive.close()
-        source = VectorSource(data, load_style(style), crs=place, table=table, kind=kind)
+        source = drawn(data)
     elif archive is not None:
         source = as_tiles(archive)
     else:
         as_image = partial(ImageSource, crs=place, options=options)
         server = partial(ServerTiles, zoom=zoom, terms=terms, cache=cache)
-        source = _of_pixels(data, as_image, as_tiles, server, layout)
+        try:
+            source = _of_pixels(data, as_image, as_tiles, server, layout)
+        except NoImageError:
+            if not _has_layers(data):
+                raise
+            source = drawn(data)
     if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is not an image, and bands and categorical are of images; leave them out.")
@@ -180,6 +195,14 @@ def _holds_vectors(spec: str | Path) -> bool:
         return True
     refuse_vectors(spec)
     return False
+
+
+def _has_layers(spec: str | Path) -> bool:
+    if as_remote(spec) is not None or is_packed(spec):
+        return False
+    from terramorph.cartography.ogr import has_layers  # half a second
+
+    return has_layers(Path(spec))
 
 
 def _of_pixels(

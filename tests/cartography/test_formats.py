@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 import struct
 import zipfile
@@ -9,6 +10,7 @@ from contextlib import closing
 
 import geopandas
 import numpy as np
+import pyproj
 import pytest
 import shapely
 from affine import Affine
@@ -141,11 +143,60 @@ def test_geojson_that_says_late_what_it_is(tmp_path):
     assert share_of_house(path) > 0.98
 
 
+@pytest.mark.parametrize("name", ["a.gmt", "a.db", "a.shz", "a.pq"])
+def test_vectors_of_unusual_names_are_drawn_and_not_called_images(tmp_path, name):
+    path = tmp_path / name
+    driver = {"a.gmt": "OGR_GMT", "a.db": "SQLite"}.get(name)
+    if driver:
+        frame().to_file(tmp_path / "a.gmt" if driver == "OGR_GMT" else tmp_path / "a.sqlite", driver=driver)
+    if name == "a.db":
+        (tmp_path / "a.sqlite").rename(path)
+    elif name == "a.shz":
+        frame().to_file(tmp_path / "town.shp")
+        with zipfile.ZipFile(path, "w") as packed:
+            for part in tmp_path.glob("town.*"):
+                packed.write(part, part.name)
+    elif name == "a.pq":
+        frame().to_parquet(path)
+    with open_source(path, style="classes") as source:
+        assert (classify(source.read(GRID).pixels) == CLASSES.index("building"))[50:150, 50:150].mean() > 0.98
+    assert share_of_house(path) > 0.98
+
+
+OWN = CRS("+proj=tmerc +lon_0=15 +x_0=3500000 +ellps=krass +towgs84=200,-300,-400,0,0,0,0 +units=m +no_defs")
+
+
+@pytest.mark.parametrize("name", ["a.shp", "a.gpkg", "a.sqlite", "a.mif", "a.parquet"])
+def test_datum_parameters_of_vectors_count_though_gdal_finds_a_code(tmp_path, name):
+    path = tmp_path / name
+    coded = OWN.proj.to_wkt("WKT1_GDAL").replace('"unknown"', '"Pulkovo 1942 / Gauss-Kruger zone 3"', 1)
+    coded = re.sub(r'DATUM\["[^"]*"', 'DATUM["Pulkovo_1942"', coded)[:-1] + ',AUTHORITY["EPSG","28403"]]'
+    data = frame().to_crs(OWN.proj)
+    data = data if name == "a.mif" else data.set_crs(pyproj.CRS.from_wkt(coded), allow_override=True)
+    drivers = {"driver": "SQLite"} if name == "a.sqlite" else {}
+    data.to_parquet(path) if name == "a.parquet" else data.to_file(path, **drivers)
+    if name == "a.shp":
+        path.with_suffix(".prj").write_text(coded)
+    assert share_of_house(path) > 0.98
+
+
 def test_what_is_not_read_is_refused_with_what_to_do(tmp_path):
-    for name in ("a.dwg", "a.mdb", "a.qgz", "a.csv", "a.dbf", "a.json", "a.tab"):
+    for name in (
+        "a.dwg",
+        "a.mdb",
+        "a.qgz",
+        "a.csv",
+        "a.dbf",
+        "a.json",
+        "a.tab",
+        "a.prj",
+        "a.tfw",
+        "a.osm.gz",
+        "a.arrow",
+    ):
         (tmp_path / name).write_bytes(b"x")
         assert not is_vector(tmp_path / name)
-        with pytest.raises(RasterError, match=r"; (save|export|give|make|convert) "):
+        with pytest.raises(RasterError, match=r"; (save|export|give|make|convert|unpack) "):
             open_source(tmp_path / name)
     (tmp_path / "a.gml").write_text("x")
     with pytest.raises(RasterError, match=r"a\.gml cannot be read as a vector file"):

@@ -14,15 +14,26 @@ from terramorph.errors import InputError, RasterError, raised_as
 from terramorph.raster.storage import as_remote
 from terramorph.raster.tiles import ARCHIVES, open_archive
 
+_MOST_KML = 1 << 22
+"""Bytes of a KML that are looked at."""
+_BAD = (OSError, zipfile.BadZipFile, RuntimeError, ValueError)
+"""What opening a file and unpacking it raise; zipfile lets the last two through."""
 _ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
-_IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
+_IN_GIS = frozenset(
+    {".shp", ".shz", ".fgb", ".gdb", ".parquet", ".geoparquet", ".pq", ".mif", ".dxf", ".dgn", ".jml", ".e00"}
+)
 VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf"}
 """Suffixes of files that hold vectors and never an image."""
 
-_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
+_SHARED = frozenset(
+    {".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite", ".kml", ".kmz"}
+)
 _GEOJSON = re.compile(
     rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|Topology|(Multi)?(Polygon|LineString))"|"esriGeometry'
 )
+_OVERLAYS = re.compile(rb"<(?:\w+:)?(GroundOverlay|NetworkLink)\b")
+_FEATURES = re.compile(rb"<(?:\w+:)?(Polygon|LineString|LinearRing|Track)\b")
+_TURNED = re.compile(rb"<(?:\w+:)?rotation>\s*([-+.\deE]+)")
 _RASTER = re.compile(rb'type\s+"raster"', re.IGNORECASE)
 
 
@@ -30,7 +41,7 @@ def is_vector(path: str | Path) -> bool:
     """Return whether a file is a vector file that `VectorSource` reads.
 
     It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
-    .vrt) or with anything (.json, .xml, .sqlite, .zip, .pbf).
+    .vrt, .kml, .kmz) or with anything (.json, .xml, .sqlite, .zip, .pbf).
     """
     if "://" in str(path):
         return False
@@ -44,8 +55,21 @@ def is_vector(path: str | Path) -> bool:
         return False
     try:
         return _holds_vectors(path, suffix)
-    except (InputError, OSError, zipfile.BadZipFile, RuntimeError, ValueError):  # zipfile lets the last two through
+    except (InputError, *_BAD):
         return False
+
+
+def _kml(path: Path) -> bytes:
+    """Read a KML, or that in a KMZ; its beginning, if it is large."""
+    if path.suffix.lower() == ".kml":
+        with path.open("rb") as file:
+            return file.read(_MOST_KML)
+    with zipfile.ZipFile(path) as archive:
+        names = sorted((n for n in archive.namelist() if n.lower().endswith(".kml")), key=lambda n: (n.count("/"), n))
+        if not names:
+            return b""
+        with archive.open("doc.kml" if "doc.kml" in names else names[0]) as file:
+            return file.read(_MOST_KML)
 
 
 def _holds_vectors(path: Path, suffix: str) -> bool:
@@ -63,6 +87,9 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
             return _GEOJSON.search(content) is not None
     if suffix == ".tab":
         return b"!table" in head and _RASTER.search(head) is None
+    if suffix in (".kml", ".kmz"):
+        text = _kml(path)
+        return _FEATURES.search(text) is not None or _OVERLAYS.search(text) is None
     if suffix == ".xml":
         return b"//www.opengis.net/gml" in head
     if suffix == ".sqlite":
@@ -73,7 +100,8 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
 
 
 def refuse_vectors(spec: str | Path) -> None:
-    """Refuse vectors in a form that is not read: on a server, in several files, as a folder of tiles.
+    """Refuse vectors in a form that is not read: on a server, in several files, as a folder of tiles; and images that a
+    KML turns, which GDAL would not.
 
     Raises:
         RasterError: If they are that.
@@ -84,6 +112,14 @@ def refuse_vectors(spec: str | Path) -> None:
             raise RasterError(f"{remote} holds vectors, which are read here only; copy it here.")
         return
     folder = Path(spec)
+    if folder.suffix.lower() in (".kml", ".kmz") and folder.is_file():
+        with raised_as(RasterError, f"{folder} cannot be read", "copy it again", *_BAD):
+            text = _kml(folder)
+            turned = any(float(angle) for angle in _TURNED.findall(text))
+        kinds = _OVERLAYS.findall(text)
+        if turned or (len(kinds) > 1 and b"NetworkLink" not in kinds):
+            what = "lays a turned image on the ground" if turned else "lays several images on the ground"
+            raise RasterError(f"{folder} {what}, which is not read; save it as a GeoTIFF with a program that reads it.")
     if not folder.is_dir():
         return
     files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VECTOR_SUFFIXES and not p.stem.isdigit())

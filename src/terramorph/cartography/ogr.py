@@ -25,19 +25,22 @@ from terramorph.cartography.shapes import read_wkb, simple_parts
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, raised_as
 from terramorph.geo import project_shapes
+from terramorph.raster.crs import crs_of_wkt
 
 INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File", "SQLite")
 """Drivers that find what lies in a box without reading all there is."""
 
 _INDEXED_BY_SUFFIX = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile", ".gdb": "OpenFileGDB"}
-_PARQUET = (".parquet", ".geoparquet")
+_PARQUET = (".parquet", ".geoparquet", ".pq")
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Columns = dict[str, list[str | None]]
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
-pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})
-warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyogrio\.")
+# Datum parameters of a file count though GDAL knows the datum's name.
+pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull, "OSR_STRIP_TOWGS84": "NO"})
+for module in (r"pyogrio\.", "contextlib"):  # the second is what opens a stream of pyogrio's
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,14 @@ def open_layers(path: Path) -> list[Layer]:
     return found
 
 
+def has_layers(path: Path) -> bool:
+    """Return whether GDAL reads lines or polygons from a file, whatever its name says."""
+    try:
+        return bool(open_layers(path))
+    except RasterError:
+        return False
+
+
 def read_polygons(path: Path) -> tuple[Any, CRS | None]:
     """Read all polygons of a file in two dimensions, as one shapely geometry (empty without any), and its CRS.
 
@@ -162,9 +173,25 @@ def _listed(source: str) -> tuple[str | bytes, list[list[Any]]]:
 def layer_of(path: Path, source: str | bytes, name: str) -> Layer:
     """Read GDAL's description of a layer."""
     info = pyogrio.read_info(source, layer=name)
-    crs = None if info["crs"] is None else CRS(info["crs"])
+    crs = None if info["crs"] is None else _own_datum(source, name, info["driver"]) or CRS(info["crs"])
     fields, count = tuple(map(str, info["fields"])), int(info["features"])
     return Layer(path, source, info["driver"], str(name), crs, fields, count, _box(info["total_bounds"]))
+
+
+def _own_datum(source: str | bytes, name: str, driver: str) -> CRS | None:
+    """Return the CRS of a layer if it has datum parameters of its own (TOWGS84, BOUNDCRS), else None.
+
+    Where GDAL finds a code, pyogrio gives the code alone; an Arrow schema has all.
+    """
+    if driver not in INDEXED:
+        return None
+    try:
+        with pyogrio.raw.open_arrow(source, layer=name, use_pyarrow=True) as (meta, reader):
+            field = reader.schema.field(meta["geometry_name"] or "wkb_geometry")
+            own = pyproj.CRS(json.loads((field.metadata or {})[b"ARROW:extension:metadata"])["crs"])
+    except Exception:  # whatever a column of an unusual kind makes GDAL and pyarrow say
+        return None
+    return crs_of_wkt(own.to_wkt()) if own.is_bound else None
 
 
 def _box(stated: Any) -> Box | None:

@@ -15,6 +15,7 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.bands import RGB
 from terramorph.cartography.detect import is_vector
+from terramorph.cartography.ogr import has_layers
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
@@ -82,7 +83,7 @@ class VectorSource(Source):
         if not path.exists():
             raise RasterError(f"{path} does not exist; check the path.")
         tiles = path.suffix.lower() in ARCHIVES
-        if not tiles and not is_vector(path):
+        if not tiles and not is_vector(path) and not has_layers(path):
             raise RasterError(
                 f"{path} is not a vector file; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile, .osm.pbf "
                 "or vector tiles."

@@ -43,6 +43,11 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     return CRS(own.to_wkt())
 
 
+def crs_of_wkt(wkt: str) -> CRS:
+    """Return odc-geo's CRS of a WKT, as `to_odc_crs` does."""
+    return to_odc_crs(RasterioCRS.from_wkt(wkt))
+
+
 def to_rasterio_crs(crs: CRS) -> RasterioCRS:
     """Convert odc-geo's CRS to rasterio's, by EPSG code where one is equal.
 

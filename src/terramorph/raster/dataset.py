@@ -41,13 +41,17 @@ DEM = "dem"
 """Key of the DEM among warp options; all other keys are `WarpedVRT`'s."""
 
 
+class NoImageError(RasterError):
+    """A file is of no kind that GDAL reads images of."""
+
+
 @contextmanager
 def named_errors(path: Path | Remote) -> Iterator[None]:
     """Convert errors of PIL, GDAL and PROJ, whose classes share no base, to a RasterError that names the file."""
 
     def unreadable(reason: str) -> RasterError:
         if "supported file format" in reason:
-            return RasterError(
+            return NoImageError(
                 f"{path} is not an image of a kind that is read; if it is one (ECW, MrSID, OZF), convert it to GeoTIFF "
                 f"with a program that reads it: gdal_translate {path.name} converted.tif"
             )
