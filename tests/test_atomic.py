@@ -44,6 +44,14 @@ def fail(path: Path, error: BaseException) -> None:
         raise error
 
 
+def test_files_have_the_usual_rights_though_a_library_made_them_for_their_owner_alone(path: Path) -> None:
+    with atomic(path.with_name("usual")) as part:
+        part.write_text("a")
+    with atomic(path) as part:
+        part.touch(0o600)
+    assert path.stat().st_mode == path.with_name("usual").stat().st_mode
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), ConfigError("no"), SystemExit(3)])
 def test_an_exception_passes_and_the_part_is_removed(path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):

@@ -151,7 +151,7 @@ def test_all_three_from_the_command_line(town_pairs: Path, tmp_path: Path, capsy
         truth = np.asarray(Image.open(file), float)[:, 128:].mean()
         differences.append(abs(np.asarray(Image.open(tmp_path / "scores/predictions" / file.name)).mean() - truth))
     assert document["brightness"] == pytest.approx(np.mean(differences), rel=1e-4)
-    assert document["against_floor"]["brightness"]["verdict"] in ("better", "worse", "not shown")
+    assert document["against_floor"]["brightness"]["verdict"] in ("better", "worse", "no difference shown")
     assert "Error of the brightness, grey levels" in (tmp_path / "scores" / "report.html").read_text()
     assert ours.header.scores["val brightness"] == document["brightness"]
 

@@ -19,7 +19,7 @@ from odc.geo.crs import CRS
 from PIL import Image
 
 import terramorph
-from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.errors import ConfigError, InputError, InputWarning, RasterError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, ReadOptions, Source, read_image, write_image
 from terramorph.raster.tiles.write import write_tiles
@@ -201,8 +201,24 @@ def test_terms_and_crs_are_of_arrays_too(raster):
     bare = replace(raster, grid=replace(raster.grid, crs=None))
     with open_source(bare, crs="EPSG:32634") as source:
         assert source.grid == replace(raster.grid, crs=CRS("EPSG:32634"))
-    with open_source(raster.pixels, crs="EPSG:32634") as source:
+    with pytest.warns(InputWarning, match="has no georeference; the CRS EPSG:32634 is not used"):
+        source = open_source(raster.pixels, crs="EPSG:32634")
+    with source:
         assert source.grid.crs is None  # it has no place
+
+
+@pytest.mark.parametrize("kind", ["GeoTIFF", "Raster", "DataArray"])
+def test_a_crs_that_is_not_used_is_said(tmp_path: Path, raster: Raster, kind: str) -> None:
+    """What states a CRS keeps it; the same one again is no news."""
+    write_image(raster, tmp_path / "a.tif")
+    array = xarray.DataArray(raster.pixels, COORDINATES, ("band", "y", "x")).odc.assign_crs("EPSG:3857")
+    data = {"GeoTIFF": tmp_path / "a.tif", "Raster": raster, "DataArray": array}[kind]
+    with pytest.warns(InputWarning, match="is in EPSG:3857; EPSG:32633, which was given, is not used"):
+        source = open_source(data, crs="EPSG:32633")
+    with source:
+        assert source.grid is not None
+        assert source.grid.crs == CRS_M
+    open_source(data, crs="EPSG:3857").close()
 
 
 def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):

@@ -37,6 +37,9 @@ def _host() -> str:
 HOST = _host()
 """This machine or container: a process id means nothing on another one that shares the folder."""
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 _PART = re.compile(rf"\..+\.(\d+)-{HOST}-(\d+)\.part")
 _number = itertools.count()
 _writing: set[tuple[int, int]] = set()
@@ -85,6 +88,8 @@ def atomic(
             yield part
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
+            if not part.stat().st_mode & 0o077:  # some libraries write through temporary files of their owner alone
+                part.chmod(0o666 & ~_UMASK)
             part.replace(path)
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.bands import RGB
-from terramorph.errors import ConfigError, InputError, RasterError, raised_as
+from terramorph.errors import ConfigError, InputError, RasterError, raised_as, warn
 from terramorph.geo import Grid
+from terramorph.geo.crs import crs_name
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
 from terramorph.raster.array_source import ArraySource, RasterSource
 from terramorph.raster.dataset import NoImageError
@@ -93,8 +94,8 @@ def open_source(
         data: A path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
         options: Bands, nodata and units of an image or array, where it does not state them. Tiles and vectors have no
             bands and classes to name, and no use for the rest.
-        crs: Such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
-            EPSG:3395; it takes the place of the CRS of vectors.
+        crs: Such as EPSG:32633, of what has a place and does not say its CRS (elsewhere not used, with a warning); of
+            tiles EPSG:3857 (default) or EPSG:3395; it takes the place of the CRS of vectors.
         zoom: Zoom of tiles; default: the finest that covers the ground. Required for a server; ignored elsewhere.
         any_zoom: Take the default where a folder or an archive has no tiles of that zoom.
         layout: Layout of a folder of tiles, one of `raster.tiles.LAYOUTS`; default: recognised from its content.
@@ -115,7 +116,7 @@ def open_source(
     """
     place = crs if crs is None or isinstance(crs, CRS) else _crs(crs)
     if not isinstance(data, str | Path):
-        return _under(_of_memory(data, options, place), terms)
+        return _under(_said(_of_memory(data, options, place), place), terms)
     items = open_stac(data, options, wanted=wanted, crs=place)
     if options is not None and items is None:
         if options.asset:
@@ -149,7 +150,19 @@ def open_source(
     if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is not an image, and bands and categorical are of images; leave them out.")
-    return _under(source, terms)
+    return _under(_said(source, place), terms)
+
+
+def _said(source: Source, crs: CRS | None) -> Source:
+    """Warn of a CRS that was given for what states another one, or has no place."""
+    if crs is None or source.grid is None or source.grid.crs == crs:
+        return source
+    own, given = crs_name(source.grid.crs), crs_name(crs)
+    if source.grid.crs is not None:
+        warn(f"{source.name} says itself that it is in {own}; {given}, which was given, is not used.")
+    elif not source.grid.is_georeferenced:
+        warn(f"{source.name} has no georeference; the CRS {given} is not used.")
+    return source
 
 
 def _under(source: Source, terms: str | None) -> Source:

@@ -42,6 +42,19 @@ def test_help_and_version_do_not_import_torch() -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_without_a_verb_the_help_is_all_that_is_printed(cli: Cli) -> None:
+    outcome = cli()
+    assert outcome.code == 2
+    assert "Usage: terramorph" in outcome.out
+    assert outcome.err == ""
+
+
+def test_a_misspelt_verb_is_one_question_and_one_hint(cli: Cli) -> None:
+    assert cli("trnslate").err == (
+        "terramorph: No such command 'trnslate'. Did you mean 'translate'? See `terramorph --help`.\n"
+    )
+
+
 def test_info_imports_no_torch(trained: Path) -> None:
     code = (
         "import sys\nfrom terramorph.cli.app import run\n"

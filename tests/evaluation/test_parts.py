@@ -133,9 +133,9 @@ def test_better_than_the_floor_takes_an_interval_that_leaves_out_zero() -> None:
     values = [tally(near).scores()[0]["miou"], tally(constant).scores()[0]["miou"]]
     assert found["miou"]["difference"] == pytest.approx((values[0] or 0) - (values[1] or 0))
     assert {one["verdict"] for one in against_floor(tally(constant), tally(near)).values()} == {"worse"}
-    assert against_floor(tally(constant), tally(constant))["rmse"]["verdict"] == "not shown"
-    assert against_floor(tally(white), tally(constant))["acc10"]["verdict"] == "not shown"
-    assert against_floor(tally(near, 3), tally(constant, 3))["rmse"]["verdict"] == "not shown"
+    assert against_floor(tally(constant), tally(constant))["rmse"]["verdict"] == "no difference shown"
+    assert against_floor(tally(white), tally(constant))["acc10"]["verdict"] == "no difference shown"
+    assert against_floor(tally(near, 3), tally(constant, 3))["rmse"]["verdict"] == "no difference shown"
 
 
 def test_without_weights_every_missing_score_has_its_reason() -> None:

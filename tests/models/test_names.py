@@ -104,6 +104,10 @@ def test_a_published_model_is_not_written_over(elsewhere: Path) -> None:
 
 def test_the_command_fetches_lists_and_verifies(elsewhere: Path, cli: Cli) -> None:  # noqa: F811
     assert "not on this machine" in cli("models").out
+    assert cli("models", "verify").code == 0
+    absent = cli("models", "verify", "sat2map")
+    assert absent.code == 2
+    assert "The model sat2map is not on this machine" in absent.err
     outcome = cli("models", "pull", "sat2map")
     assert outcome.code == 2
     assert str(stored(registry()["sat2map"].sha256)) in outcome.err

@@ -12,7 +12,7 @@ from odc.geo.crs import CRS
 from PIL import Image
 
 from terramorph.data import decode
-from terramorph.errors import DatasetError
+from terramorph.errors import DatasetError, InputWarning
 from terramorph.geo import Grid
 from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
@@ -30,6 +30,14 @@ def test_side_by_side_is_cut_in_halves(tmp_path: Path) -> None:
     pair = open_pairs(tmp_path, "train").read(0)
     assert np.array_equal(pair.a.pixels, whole[:, :32].transpose(2, 0, 1))
     assert np.array_equal(pair.b.pixels, whole[:, 32:].transpose(2, 0, 1))
+
+
+def test_images_of_one_side_are_no_pairs_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in "ab":
+        Image.new("RGB", (64, 64)).save(tmp_path / "train" / f"{name}.png")
+    with pytest.warns(InputWarning, match=r"a\.png of 64 x 64 px has halves of 32 x 64 px. If they show one side"):
+        assert len(open_pairs(tmp_path, "train")) == 2
 
 
 def test_numbers_sort_as_numbers(tmp_path: Path) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 
+from terramorph.prepare.page.maps import COLOURS
 from terramorph.report.charts import BAD, SERIES, chart, chart_svg, colours, css, errorbars, gradient, heat_map
 from terramorph.report.numbers import Interval, distance, duration, listed, number, p_value, percent, signed
 from terramorph.report.pages import Cell, Table, page_environment, picture_uri
+
+
+def levels(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+
+
+def contrast(*colours: np.ndarray) -> float:
+    linear = [np.where(one <= 0.04045, one / 12.92, ((one + 0.055) / 1.055) ** 2.4) for one in colours]
+    low, high = sorted(float(one @ (0.2126, 0.7152, 0.0722)) for one in linear)
+    return (high + 0.05) / (low + 0.05)
 
 
 def page(body: str, **values: object) -> str:
@@ -127,3 +139,20 @@ def test_numbers_as_people_read_them() -> None:
     assert [duration(v) for v in (48, 200, 18_120)] == ["48 s", "3 min 20 s", "5 h 02 min"]
     assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
     assert listed(["a"]) == "a"
+
+
+def test_figures_on_shaded_cells_can_be_read_in_light_and_in_dark() -> None:
+    """WCAG 2.1, 1.4.3: a contrast of 4.5 between text and what is under it."""
+    css_text = (files("terramorph.report") / "theme.css").read_text(encoding="utf-8")
+    share = float(re.findall(r"var\(--s\) \* ([0-9.]+)", css_text)[0])
+
+    themes = re.findall(r"--card: #(\w{6}); --ink: #(\w{6});.*?--heat: (\d+), (\d+), (\d+);", css_text, re.DOTALL)
+    assert len(themes) == 2
+    for card, ink, *heat in themes:
+        under = share * np.array(heat, float) / 255 + (1 - share) * levels(card)
+        assert contrast(under, levels(ink)) >= 4.5
+
+
+def test_names_of_splits_can_be_read() -> None:
+    for split, ink in (("train", "ffffff"), ("val", "3d2a00"), ("test", "ffffff")):
+        assert contrast(levels(COLOURS[split][1:]), levels(ink)) >= 4.5, split

@@ -97,3 +97,14 @@ def test_a_full_disk_in_the_constructor(run: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", full)
     with pytest.raises(StorageError, match=GO_ON):
         RunLog(run)
+
+
+def test_one_value_is_a_dot_and_several_are_a_line(run: Path) -> None:
+    log = RunLog(run, 0)
+    log.scalars(1, {"loss": 2.0})
+    runlog.write_page(run)
+    assert (run / "run.html").read_text(encoding="utf-8").count('<path class="dot" d="M50.0 20.0h0.01"/>') == 1
+    log.scalars(2, {"loss": 1.0})
+    log.close()
+    runlog.write_page(run)
+    assert '<path d="M0.0 1.0L100.0 39.0h0.01"/>' in (run / "run.html").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
 from terramorph.cartography.table import KINDS
 from terramorph.errors import RasterError
+from terramorph.geo.crs import crs_name
 from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import zoom_of
 from terramorph.raster.raster import Raster
@@ -80,7 +81,9 @@ def metres_per_pixel(grid: Grid) -> float:
     if grid.crs is None:
         return math.sqrt(abs(grid.affine.determinant))
     if grid.crs.geographic:
-        raise RasterError(f"A map cannot be drawn on a grid in degrees ({grid.crs}); use a projected CRS such as UTM.")
+        raise RasterError(
+            f"A map cannot be drawn on a grid in degrees ({crs_name(grid.crs)}); use a projected CRS such as UTM."
+        )
     resolution = grid.ground_resolution
     assert resolution is not None
     return resolution

@@ -23,6 +23,7 @@ from terramorph.cartography.table import COASTLINE, Table, load_table, one_kind
 from terramorph.cartography.tilefile import TileFile
 from terramorph.cartography.vectorfile import GdalFile, VectorFile
 from terramorph.errors import RasterError, warn
+from terramorph.geo.crs import crs_name
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Source
@@ -167,7 +168,7 @@ class VectorSource(Source):
         if len(rows):
             self._told_gap = True
             left, bottom, right, top = shapes.bounds[rows[0]]
-            place = f"x={(left + right) / 2:.0f}, y={(bottom + top) / 2:.0f} ({grid.crs})"
+            place = f"x={(left + right) / 2:.0f}, y={(bottom + top) / 2:.0f} ({crs_name(grid.crs)})"
             warn(f"{self.name}: a coastline breaks off near {place}, and the sea around it is not drawn.")
 
     @property

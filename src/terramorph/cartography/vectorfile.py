@@ -21,7 +21,7 @@ from terramorph.cartography.ogr import INDEXED, Box, Layer, open_layers
 from terramorph.cartography.shapes import Shapes, oriented, simple_parts
 from terramorph.cartography.table import COASTLINE, KINDS, Table, load_table
 from terramorph.errors import RasterError
-from terramorph.geo.crs import transformer
+from terramorph.geo.crs import crs_name, transformer
 from terramorph.raster.source import Closing
 
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
@@ -257,7 +257,7 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
     if crs.geographic and (max(abs(bottom), abs(top)) > 90.001 or max(abs(left), abs(right)) > 540):
         raise RasterError(
             f"{path} reaches from x={left:g}, y={bottom:g} to x={right:g}, y={top:g}, which are not longitudes and "
-            f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, name its "
+            f"latitudes ({crs_name(crs)}); if they are swapped, write longitude first, if they are metres, name its "
             "CRS."
         )
 

@@ -92,7 +92,9 @@ def sentence(error: BaseException) -> str:
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context is not None else ""
         what = _one_line(error.format_message()).replace(": Value error, ", ": ")  # type: ignore[attr-defined]
-        return what.rstrip(".") + "." + hint
+        if not what:  # the help was printed in place of a message
+            return ""
+        return (what if what.endswith("?") else what.rstrip(".") + ".") + hint
     if isinstance(error, typer.Abort):
         return "Stopped."
     if isinstance(error, TerramorphError | StoppedBefore):
@@ -147,8 +149,9 @@ def run(arguments: Sequence[str]) -> int:
             raise
         if debug:
             print(redact_text(traceback.format_exc()), file=sys.stderr, end="")
-        if not getattr(error, "already_told", False):
-            print(f"terramorph: {with_options(redact_text(sentence(error)), words)}", file=sys.stderr)
+        told = "" if getattr(error, "already_told", False) else sentence(error)
+        if told:
+            print(f"terramorph: {with_options(redact_text(told), words)}", file=sys.stderr)
         return exit_code(error)
 
 

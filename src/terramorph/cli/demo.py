@@ -60,6 +60,7 @@ def run(
     heldout_aerial, heldout_truth = _make_pairs(out, size, seed)
 
     from terramorph.evaluation import evaluate
+    from terramorph.metrics import METRICS
     from terramorph.raster import read_image
     from terramorph.training import load_config
     from terramorph.translate import load
@@ -80,7 +81,7 @@ def run(
             f"Training stopped at the time limit of {duration(limit)}, after {result.step} of {shortened} steps; a "
             "faster machine scores better."
         )
-    made, model = out / "map.tif", load(str(result.model), device=device)
+    made, said, model = out / "map.tif", METRICS["miou"].said, load(str(result.model), device=device)
     model.translate_to(heldout_aerial, made, overwrite=True)
     with Meter("evaluating") as meter:
         metrics = evaluate(model, out / "pairs", out / "evaluation", progress=meter.update)
@@ -109,10 +110,11 @@ def run(
     }
     _write_page(out, shown, facts)
     show_metrics(metrics)
-    verdict = "" if miou >= WANTED or steps is not None else f" (expected {WANTED} or more; was training cut short?)"
-    say(f"mean IoU of classes on the held-out map: {miou:.3f}{verdict}")
+    enough = miou >= WANTED or steps is not None
+    verdict = "" if enough else f" (expected {said(WANTED)} or more; was training cut short?)"
+    say(f"mean IoU of classes on the held-out map: {said(miou)}{verdict}")
     if published:
-        say(f"mean IoU of the published model {PUBLISHED}, not trained on this town: {published[0]:.3f}")
+        say(f"mean IoU of the published model {PUBLISHED}, not trained on this town: {said(published[0])}")
     say(f"Map: {made} (georeferenced). Report: {out / 'index.html'}")
     say(f"{duration(time.monotonic() - started)} in all.")
 
@@ -274,8 +276,8 @@ def _write_page(out: Path, shown: Mapping[str, Raster], facts: dict[str, Any]) -
     scored = [metric for key, metric in METRICS.items() if scores[key] is not None]
     chief = [one for one in scored if one.main and one.key != "miou"][:3]
     cards = [
-        ("Mean IoU of classes", f"{facts['miou']:.2f}", "trained here, over the whole map"),
-        *((("Mean IoU of classes", f"{published[0]:.2f}", PUBLISHED),) if published else ()),
+        ("Mean IoU of classes", METRICS["miou"].said(facts["miou"]), "trained here, over the whole map"),
+        *((("Mean IoU of classes", METRICS["miou"].said(published[0]), PUBLISHED),) if published else ()),
         *((one.label, one.said(scores[one.key]), f"floor {one.said(floor[one.key])}") for one in chief),
         ("Training", facts["training"], counted(facts["steps"], "step")),
     ]

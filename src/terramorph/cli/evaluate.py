@@ -94,7 +94,7 @@ def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None
         for key, one in known.items()
         if metrics[key] is not None
     ]
-    show_columns(counted(metrics["n"], "pair"), ("metric", "model", "one colour", "model is"), rows)
+    show_columns(counted(metrics["n"], "pair"), ("metric", "model", "one colour", "verdict"), rows)
     missing: dict[str, list[str]] = {}
     for key, one in known.items():
         if metrics[key] is None:

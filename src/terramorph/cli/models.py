@@ -133,9 +133,11 @@ def _pull(name: str, urls: list[str]) -> None:
 
 
 def _verify(name: str | None) -> None:
-    from terramorph.models import places, registry, require_entry, verify
+    from terramorph.models import not_here, places, registry, require_entry, verify
 
     entries = [require_entry(name)] if name else list(registry().values())
+    if name and not places(entries[0]):
+        raise not_here(entries[0])
     wrong = []
     for entry in entries:
         found = places(entry)

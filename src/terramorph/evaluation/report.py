@@ -94,9 +94,11 @@ def _cards(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[t
     cards = []
     for key, metric in metrics.items():
         if metric.main and document[key] is not None:
-            beside = [f"floor {metric.said(document['floor'][key])}", _verdict(document, key), _pairs(metric, document)]
-            note = ", ".join(part for part in beside if part)
-            cards.append((f"{metric.label} {metric.arrow}", metric.said(document[key]), note, _verdict(document, key)))
+            verdict, floor = _verdict(document, key), metric.said(document["floor"][key])
+            beside = f"{verdict} than the floor, {floor}" if verdict in ("better", "worse") else f"floor {floor}"
+            pairs = _pairs(metric, document)
+            note = f"{beside}, {pairs}" if pairs else beside
+            cards.append((f"{metric.label} {metric.arrow}", metric.said(document[key]), note, verdict))
     return cards
 
 
@@ -116,7 +118,7 @@ def _scores(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> Table
                 Cell(metric.note, metric.note, "note"),
             ]
         )
-    head = ["Score", "Result", "Floor", "Than floor", "10 – 90 % of images", "What it is"]
+    head = ["Score", "Result", "Floor", "Against the floor", "10 – 90 % of images", "What it is"]
     caption = (
         "Floor: what one constant colour scores for every image; a figure that is not better than it says nothing. "
         "↑ higher is better, ↓ lower is better. The table begins with what tells most; PSNR, SSIM and pixels within 5 "

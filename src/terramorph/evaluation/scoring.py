@@ -40,7 +40,7 @@ _SMALLEST = 17  # least side in pixels that SqueezeNet takes
 
 View = dict[str, Any]
 """Views of a batch of images, by the need of metrics (`Metric.needs`)."""
-NOT_SHOWN = "not shown"
+NOT_SHOWN = "no difference shown"
 
 
 @dataclass
@@ -79,12 +79,14 @@ class Instruments:
         if size < _SMALLEST:
             made.missing["features"] = f"SqueezeNet needs images of {_SMALLEST} px or more, got {size} px."
         elif weights is None:
-            made.missing["features"] = "The SqueezeNet and LPIPS weights are needed; give the folder that holds them."
+            made.missing["features"] = (
+                "The SqueezeNet and LPIPS weights are needed; --weights names the folder that holds them."
+            )
         else:
             squeezenet = Lpips.from_folder(weights).to(device)
             made.look["features"] = lambda images, _: squeezenet.look(BYTE.to_unit(_colour(images)))
         if weights is None or not (Path(weights) / INCEPTION_FILE).is_file():
-            where = "give the folder that holds them" if weights is None else f"they are not in {weights}"
+            where = "--weights names the folder that holds them" if weights is None else f"they are not in {weights}"
             made.missing["inception"] = f"The Inception weights {INCEPTION_FILE} are needed; {where}."
         else:
             inception = InceptionFeatures.from_folder(weights).to(device)

@@ -21,6 +21,14 @@ from pyproj.exceptions import ProjError
 from terramorph.errors import RasterError, raised_as
 
 
+def crs_name(crs: CRS | None) -> str:
+    """Return what messages call a CRS: its code, else its name; never its definition, which fills a page."""
+    if crs is None:
+        return "no CRS"
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else f"{crs.proj.name} (without an EPSG code)"
+
+
 class PointScale(NamedTuple):
     """Scale of a projection at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
 

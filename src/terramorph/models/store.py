@@ -138,16 +138,21 @@ def named(name: str) -> Path | None:
         return None
     found = places(entry)
     if not found:
-        raise BundleError(
-            f"The model {stem} is not on this machine; `terramorph models pull {stem}` fetches it, or "
-            f"{where_to(entry)}."
-        )
+        raise not_here(entry)
     for path in found:
         if verify(path, entry):
             return path
     raise BundleError(
         f"{found[0]} is not the published file of the model {stem} (its sha256 is another); remove it, then pull "
         f"{stem} again or {where_to(entry)}."
+    )
+
+
+def not_here(entry: Entry) -> BundleError:
+    """Return the error for a published model that is not on this machine."""
+    return BundleError(
+        f"The model {entry.name} is not on this machine; `terramorph models pull {entry.name}` fetches it, or "
+        f"{where_to(entry)}."
     )
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from terramorph.errors import DatasetError, InputError, RasterError, warn
 from terramorph.geo import Grid
+from terramorph.geo.crs import crs_name
 from terramorph.pairs.manifest import Manifest, load_manifest
 from terramorph.raster.image import IMAGE_SUFFIXES, files_below, probe_image, read_image
 from terramorph.raster.layout import ReadOptions
@@ -259,6 +260,13 @@ def _in_split(folder: Path, leave_out: Callable[..., None]) -> dict[str, tuple[P
             both = at.with_name("A"), at.with_name("B")
             twins.setdefault(both, ([], []))[_SIDES.index(at.name)].append(file)
     _refuse_unnamed_twins(whole)
+    with suppress(RasterError):
+        if whole and _is_narrow(whole[0]):
+            height, width, _, _ = probe_image(whole[0])
+            warn(
+                f"Images of {folder} are read as A|B pairs: {whole[0].name} of {width} x {height} px has halves of "
+                f"{width // 2} x {height} px. If they show one side alone, put the sides into folders A and B."
+            )
     pairs: dict[str, tuple[Path, ...]] = {name: (file,) for name, file in _named(whole, folder, leave_out).items()}
     for both, found in twins.items():
         sides = [_named(files, side, leave_out) for files, side in zip(found, both, strict=True)]
@@ -343,7 +351,8 @@ def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
         return b if (b.crs is not None, b.is_georeferenced) > (a.crs is not None, a.is_georeferenced) else a
     if a.crs != b.crs and not a.crs.proj.equals(b.crs.proj, ignore_axis_order=True):
         raise DatasetError(
-            f"The twins {files[0]} and {files[1]} differ in CRS ({a.crs} and {b.crs}); reproject one to the other."
+            f"The twins {files[0]} and {files[1]} differ in CRS ({crs_name(a.crs)} and {crs_name(b.crs)}); "
+            "reproject one to the other."
         )
     corners = np.array([(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]).T
     apart = np.abs(np.array(~a.affine @ (b.affine @ corners)) - corners).max()

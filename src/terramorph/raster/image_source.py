@@ -23,6 +23,7 @@ from odc.geo.crs import CRS
 from odc.geo.geom import polygon
 
 from terramorph.errors import RasterError, warn
+from terramorph.geo.crs import crs_name
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import named_errors
 from terramorph.raster.layout import ReadOptions
@@ -240,7 +241,8 @@ class ImageSource(Source):
     def _crs_advice(self, grid: Grid) -> str:
         """Return the error sentence where only one of image and grid has a CRS."""
         if grid.crs is None:
-            return f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give the other image one too."
+            own = crs_name(self.grid.crs)
+            return f"{self.name} is in {own} and the grid asked for has no CRS; give the other image one too."
         if self.grid.is_georeferenced:
             return (
                 f"{self.name} has a place but does not say in which CRS; say it (EPSG:3857 for what SAS.Planet exports "

@@ -20,7 +20,7 @@ from odc.geo.geom import Geometry
 from terramorph.bands import Units, band_order
 from terramorph.errors import RasterError, warn
 from terramorph.geo import Grid, project_extent
-from terramorph.geo.crs import beside
+from terramorph.geo.crs import beside, crs_name
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
@@ -178,7 +178,9 @@ class MosaicSource(Source):
     def _meeting(self, grid: Grid) -> list[int]:
         """Return the numbers of the layers that meet a grid, top first."""
         if grid.crs is None:
-            raise RasterError(f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give one.")
+            raise RasterError(
+                f"{self.name} is in {crs_name(self.grid.crs)} and the grid asked for has no CRS; give one."
+            )
         assert self.grid.crs is not None
         around = int(grid.crs != self.grid.crs)  # what is moved between CRSs lies where it does to within a pixel
         ground = grid.crop(-around, -around, grid.height + 2 * around, grid.width + 2 * around).geobox.extent
@@ -245,7 +247,9 @@ def _common(grids: Sequence[Grid], names: Sequence[str]) -> tuple[Grid, NDArray[
     shapes = np.array([project_extent(grid.geobox.extent, crs).geom for grid in grids], dtype=object)
     lost = [name for name, shape in zip(names, shapes, strict=True) if not np.isfinite(shape.bounds).all()]
     if lost:
-        raise RasterError(f"{lost[0]} lies where {crs}, the CRS of most items, is not defined; translate it alone.")
+        raise RasterError(
+            f"{lost[0]} lies where {crs_name(crs)}, the CRS of most items, is not defined; translate it alone."
+        )
     shapes = beside(shapes, lattice.geobox.extent)
     corners = np.array(~lattice.affine @ tuple(shapely.get_coordinates(shapes).T))
     left, top = np.floor(corners.min(1) + 1e-3).astype(int).tolist()

@@ -14,7 +14,7 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.warp import reproject
 
 from terramorph.errors import RasterError, raised_as
-from terramorph.geo.crs import nearest, period, transformer
+from terramorph.geo.crs import crs_name, nearest, period, transformer
 from terramorph.geo.grid import Grid
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
@@ -260,7 +260,7 @@ def _gdal_warp(
 ) -> NDArray[Any]:
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
-    failed = f"The pixels cannot be moved from {own.crs} to {grid.crs}"
+    failed = f"The pixels cannot be moved from {crs_name(own.crs)} to {crs_name(grid.crs)}"
     with raised_as(RasterError, failed, "choose another CRS"), quiet():
         reproject(
             pixels,

@@ -235,8 +235,9 @@ def _curve(events: Sequence[dict[str, Any]], key: str) -> dict[str, str]:
     x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
     across, up = (100 / ((side[-1] - side[0]) or 1.0) for side in (x, sorted(y)))
     base = 39 if max(y) > min(y) else 20
+    left = 0 if x[-1] > x[0] else 50  # one value is a dot in the middle
     path = "L".join(
-        f"{across * (a - x[0]):.1f} {base - 0.38 * up * (b - min(y)):.1f}" for a, b in zip(x, y, strict=True)
+        f"{left + across * (a - x[0]):.1f} {base - 0.38 * up * (b - min(y)):.1f}" for a, b in zip(x, y, strict=True)
     )
     ends = {"low": _said(key, min(y)), "high": _said(key, max(y)), "first": f"{x[0]:,.0f}", "last": f"{x[-1]:,.0f}"}
     return {"name": _name(key), "now": _said(key, points[-1][1]), "path": f"{path}h0.01", **ends}

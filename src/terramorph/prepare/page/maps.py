@@ -19,7 +19,7 @@ from terramorph.report.numbers import distance
 
 MOST_SHAPES = 5000
 """Most tiles on a map with a shape and a tooltip each; more are painted as a picture."""
-COLOURS = {"apart": "#e3dfd6", "unfit": "#a8a297", "train": "#2f8570", "val": "#e0a030", "test": "#6d56a8"}
+COLOURS = {"apart": "#e3dfd6", "unfit": "#a8a297", "train": "#2c7d69", "val": "#e0a030", "test": "#6d56a8"}
 """Fill by kind of tile, in the order of drawing: left out by the split (`apart`) or for its content (`unfit`), or the
 name of its split."""
 _APART = ("buffer", "outside", "unlisted")

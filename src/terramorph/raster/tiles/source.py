@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from terramorph.bands import default_bands
 from terramorph.errors import RasterError
+from terramorph.geo.crs import crs_name
 from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import WEB_MERCATOR, TileBox, pixel_grid, whole_world
 from terramorph.raster.image import webp_shape
@@ -78,7 +79,8 @@ class TileSource(Source):
             self._crs = crs or reader.crs or WEB_MERCATOR
             if self._crs.epsg not in (3857, 3395):
                 raise RasterError(
-                    f"{self.name}: tiles are in EPSG:3857 or EPSG:3395 and not in {crs}; give one of these."
+                    f"{self.name}: tiles are in EPSG:3857 or EPSG:3395 and not in {crs_name(self._crs)}; give one of "
+                    "these."
                 )
             if zoom is None or (any_zoom and zoom not in reader.zooms):
                 zoom = reader.default_zoom()
