@@ -17,7 +17,7 @@ from torch import Tensor
 from terramorph.bundle import Bundle, load_bundle
 from terramorph.cartography import CLASSES, CLASSIC, classic
 from terramorph.cartography.polygonize import write_polygons
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, InputWarning
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
 from terramorph.translate import Model, load
@@ -54,6 +54,12 @@ def town_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(bundle: Bundle) -> Model:
     """A model that changes nothing, in windows of 256 px."""
     return Model(bundle.header, backend=Tracing())
+
+
+def test_classes_of_a_photograph_are_warned_of(bundle: Bundle, town_map: Path, tmp_path: Path) -> None:
+    header = bundle.header.model_copy(update={"direction": "BtoA"})
+    with pytest.warns(InputWarning, match="BtoA makes photographs"):
+        Model(header, backend=Tracing()).translate_to(town_map, tmp_path / "a.tif", kind="classes", window=256)
 
 
 def test_classes_have_a_legend(model: Model, town_map: Path, tmp_path: Path) -> None:

@@ -126,6 +126,18 @@ def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path,
     assert not got.mask[:, 64:].any()
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_output_without_data_is_said(bundle: Bundle, picture, tmp_path: Path, folder: bool) -> None:
+    """Of a raster, and of images in a folder; a raster's area may be what has no data."""
+    (tmp_path / "in").mkdir()
+    nothing, grid = np.zeros((96, 128), np.bool_), Grid(96, 128, PLACE, UTM)
+    write_image(Raster.from_pixels(picture(96, 128), grid, nothing), tmp_path / "in" / "a.tif")
+    given, out = (tmp_path / "in", tmp_path / "out") if folder else (tmp_path / "in" / "a.tif", tmp_path / "a.tif")
+    with pytest.warns(InputWarning, match=r"a\.tif has no pixel with data, and so .*a\.tif has none"):
+        Model(bundle, precision="fp32").translate_to(given, out)
+    assert not made(out / "a.tif" if folder else out).mask.any()
+
+
 SCRIPT = """
     import os, signal, sys
     from terramorph.translate import load

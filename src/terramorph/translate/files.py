@@ -19,7 +19,7 @@ from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
 from terramorph.translate.engine import identity
-from terramorph.translate.outputs import Cog, Picture, Request, Written, brought_back, refuse_present
+from terramorph.translate.outputs import Cog, Picture, Request, Written, brought_back, refuse_present, warn_of_no_data
 from terramorph.translate.paired import pairs_among, source_half, without_targets
 from terramorph.translate.parts import Parts, is_begun
 from terramorph.translate.plan import WHOLE_PIXELS, opened, plan
@@ -196,7 +196,10 @@ class _Images:
             tiled = plan(
                 self.model, held, resolution=request.resolution, window=request.window, overlap=request.overlap
             )
-            return _Image(path, held.read(tiled.grid), tiled, held.grid)
+            read = held.read(tiled.grid)
+            if not read.mask.any():
+                warn_of_no_data(path, self.jobs[path][0])
+            return _Image(path, read, tiled, held.grid)
 
     def _ahead(self, paths: Iterable[Path]) -> Iterator[_Image]:
         """Read images in other threads, a batch and two ahead; large ones only one ahead."""

@@ -18,7 +18,7 @@ from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
 from terramorph.bundle import Header
-from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.errors import ConfigError, InputError, RasterError, warn
 from terramorph.geo import Grid, Window
 from terramorph.raster import ImageSource, Raster, Source, write_image
 from terramorph.raster.resample import MIN_WEIGHT
@@ -378,6 +378,12 @@ def refuse_present(outputs: Sequence[Path | Remote]) -> None:
     if there:
         others = f" and {len(there) - 1} other{'s' * (len(there) > 2)}" if len(there) > 1 else ""
         raise InputError(f"{there[0]}{others} would be replaced; choose another output, or allow it with `overwrite`.")
+
+
+def warn_of_no_data(source: str | Path, output: Path | Remote, in_area: bool = False) -> None:
+    """Warn of an output that holds nothing because its input does."""
+    where = f"{source} has no pixel with data" + " in the area" * in_area
+    warn(f"{where}, and so {output} has none; check nodata and mask of the input.")
 
 
 def _holds_something(folder: Path | Remote) -> bool:

@@ -104,6 +104,14 @@ class Parts:
         names = (name.split(".") for name in self._names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
+    def are_empty(self) -> bool:
+        """Return whether no finished window has data.
+
+        Raises:
+            StorageError: If the folder cannot be listed.
+        """
+        return not any(name.endswith(".npy") for name in self._names())
+
     def _require_none(self, there: bytes) -> None:
         """Refuse to discard the parts of another plan.
 
@@ -120,7 +128,7 @@ class Parts:
             changed = ["plan"]
         raise InputError(
             f"{self.folder} holds {count} parts of an unfinished translation with another {' and '.join(changed)}; "
-            "go on with it by the call that began it, or throw them away with restart."
+            "go on with it by the call that began it, or throw them away with restart (`restart`)."
         )
 
     def save(self, number: int, part: Part | None) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from terramorph.atomic import write_text
 from terramorph.bundle import Header
 from terramorph.cartography import Palette, load_style, palette_of
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Grid
 from terramorph.geo.crs import on_earth
 from terramorph.raster import Source
@@ -122,6 +122,11 @@ def _check_colours(header: Header) -> None:
         raise ConfigError(
             f"Map classes need a target of colours, and the model has {target.count} bands of {target.dtype}; "
             "write a .tif."
+        )
+    if header.direction == "BtoA":
+        warn(
+            "A model of the direction BtoA makes photographs, as a rule; the classes of a map are those of the nearest "
+            "colours, and say nothing of a photograph."
         )
 
 

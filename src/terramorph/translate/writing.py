@@ -31,6 +31,7 @@ from terramorph.translate.outputs import (
     check_places,
     output_of,
     refuse_present,
+    warn_of_no_data,
 )
 from terramorph.translate.paired import half_of_pair
 from terramorph.translate.parts import Parts, is_begun
@@ -134,6 +135,8 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
         parts = Parts(output.place, what, request.restart)
         with parts.locked():
             engine.compute(Job(tiled, seen, area, parts), request.stages, partial(request.tell, "translating"))
+            if parts.are_empty():
+                warn_of_no_data(whole.name, output.place, area is not None)
             back = own_grid(seen, model) if request.match_source else None
             back = None if back == tiled.grid else back
             joined = Joined(tiled, whole, parts, back, request)
