@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, CLASSIC, NEAR, Palette, load_style, measure_palette, palette_of
 from terramorph.errors import ConfigError, warn
+from terramorph.report.numbers import percent
 
 SAMPLE = 64
 """Number of images, spread evenly over the split, in a sample."""
@@ -106,20 +107,22 @@ def find_classes(images: list[Image], declared: str | None = None, asked: str | 
         share = float(near.mean())
         known = asked is not None or (declared is not None and palette.name == declared)
         if share >= FITS and (known or _ground_is_land(palette, pixels[near])):
-            why = f"{share:.0%} of the pixels are within {NEAR} grey levels of a colour of the style {palette.name}"
+            why = (
+                f"{percent(share)} of the pixels are within {NEAR} grey levels of a colour of the style {palette.name}"
+            )
             return Classes(palette, share, why)
-        what = f"{share:.0%} lie within {NEAR} grey levels of a colour of {palette.name}"
+        what = f"{percent(share)} lie within {NEAR} grey levels of a colour of {palette.name}"
         if share >= FITS:
             what += ", most of them of roads and buildings where land should be"
         tried.append(Classes(None, share, what))
     if asked is None:
         measured, share = measure_palette(images)
         if measured is not None and share >= FITS:
-            why = f"{share:.0%} of the pixels lie in flat fills of {len(measured.classes)} colours, which were measured"
+            why = f"{percent(share)} of the pixels lie in flat fills of {len(measured.classes)} colours, which were measured"
             return Classes(measured, share, why)
     best = max(tried, key=lambda one: one.share or 0.0)
     why = (
-        f"No palette of map classes fits: of the pixels {best.why}; {FITS:.0%} are needed. For a map in another style, "
+        f"No palette of map classes fits: of the pixels {best.why}; {percent(FITS)} are needed. For a map in another style, "
         "name the style."
     )
     return Classes(None, best.share, why)

@@ -254,7 +254,7 @@ def test_many_tiles_are_painted(tmp_path: Path) -> None:
     assert picture is not None
     # Train lies in the west and test in the east.
     whole = Image.open(io.BytesIO(base64.b64decode(picture[1]))).convert("RGB").resize((8, 4))
-    assert max(abs(a - b) for a, b in zip(whole.getpixel((1, 2)), (0x2F, 0x85, 0x70), strict=True)) < 3
+    assert max(abs(a - b) for a, b in zip(whole.getpixel((1, 2)), (0x2C, 0x7D, 0x69), strict=True)) < 3
 
 
 def test_suspicious_pairs_come_with_reasons_worst_first(tmp_path: Path) -> None:
