@@ -118,12 +118,12 @@ def find_classes(images: list[Image], declared: str | None = None, asked: str | 
     if asked is None:
         measured, share = measure_palette(images)
         if measured is not None and share >= FITS:
-            why = f"{percent(share)} of the pixels lie in flat fills of {len(measured.classes)} colours, which were measured"
-            return Classes(measured, share, why)
+            fills = f"in flat fills of {len(measured.classes)} colours, which were measured"
+            return Classes(measured, share, f"{percent(share)} of the pixels lie {fills}")
     best = max(tried, key=lambda one: one.share or 0.0)
     why = (
-        f"No palette of map classes fits: of the pixels {best.why}; {percent(FITS)} are needed. For a map in another style, "
-        "name the style."
+        f"No palette of map classes fits: of the pixels {best.why}; {percent(FITS)} are needed. For a map in "
+        "another style, name the style."
     )
     return Classes(None, best.share, why)
 

@@ -273,7 +273,7 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
     if have is not None and resolution is None and max(have / need, need / have) > MAX_SCALE_RATIO:
         raise InputError(
             f"A pixel of {source.name} is {have:.3g} m and the model was trained at {need:.3g} m; translate it at "
-            f"`resolution` {need:.3g}, or take it as it is with `any_resolution`."
+            f"resolution {need:.3g} (`resolution`), or take it as it is with `any_resolution`."
         )
     if own is not None and have is not None:
         if have / need > MAX_REFINEMENT:
