@@ -1,12 +1,15 @@
-"""Processes that tests start, copies of one that has imported what takes seconds to import, and waiting for them."""
+"""Processes that tests start, copies of one that has imported what takes seconds to import; waiting, and ports."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import random
+import socket
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.process import BaseProcess
 
@@ -58,3 +61,23 @@ def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < last, f"what a test waits for did not come in {seconds:g} s"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that no process takes by itself until it is used: systems give those above 32767 to who asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_768)
+        with socket.socket() as found:
+            try:
+                found.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """Host and port of this machine where nobody answers, nor takes the port meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and it does not listen
+        yield f"127.0.0.1:{held.getsockname()[1]}"

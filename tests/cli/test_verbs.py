@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from terramorph.cli.reporting import TrainingReporter
 from terramorph.raster import read_image
 
 from ..interop.reference import PublicUNet, scrambled
+from ..processes import wait_until
 from .conftest import TINY, Cli, start
 
 
@@ -182,14 +182,11 @@ def test_a_signal_writes_a_checkpoint_and_resume_goes_on(cli: Cli, town_pairs: P
     run = tmp_path / "run"
     words = ["--cache", tmp_path / "cache", "--max-steps", 100000, *TINY, "--set", "log.scalars=1"]
     process = start("train", town_pairs, "--out", run, *words)
-    deadline = time.monotonic() + 120
     log = run / "log.jsonl"
-    while not (log.is_file() and '"step": 2' in log.read_text()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or (log.is_file() and '"step": 2' in log.read_text()))
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert process.returncode == 143, err
     assert f"terramorph train --resume {run}" in out
     assert "Traceback" not in err

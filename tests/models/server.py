@@ -41,7 +41,7 @@ def serving(body: bytes) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             server.asked.append(wanted := self.headers["Range"])
-            server.gate.wait(30)
+            server.gate.wait(240)
             start = int(match[1]) if server.ranges and (match := re.fullmatch(r"bytes=(\d+)-", wanted or "")) else None
             rest = server.body[start or 0 :]
             self.send_response(server.status if server.status != 200 else 200 if start is None else 206)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import json
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from terramorph.cli.app import run
 from terramorph.qgis import FOLDER, write_plugin
 from terramorph.raster import read_image
 
+from ..processes import wait_until
 from .stubs import BUILT, ProcessingError, calls, settings
 
 Module = Callable[..., Any]
@@ -147,10 +147,9 @@ def fake_program(tmp_path: Path, text: str) -> None:
 
 
 def test_cancelling_ends_the_program(plugin: Module, tmp_path: Path) -> None:
-    fake_program(tmp_path, 'echo \'{"step": "predict", "done": 1, "total": 4}\'\nexec sleep 60')
-    feedback, begun = Feedback(cancel_after=1), time.monotonic()
+    fake_program(tmp_path, 'echo \'{"step": "predict", "done": 1, "total": 4}\'\nexec sleep 3600')
+    feedback = Feedback(cancel_after=1)
     assert plugin("command").run(["translate"], feedback) is False
-    assert time.monotonic() - begun < 10
     assert feedback.shares == [25.0]
     given = {"INPUT": BUILT["QgsRasterLayer"]("a.tif", "a", "gdal"), "OUTPUT": "x.tif"}
     feedback = Feedback(cancel_after=1)
@@ -212,10 +211,9 @@ def test_a_server_of_ones_own_and_its_layers(plugin: Module, raster: Path, model
     panel.model.setText(str(model))
     panel.raster.layer = BUILT["QgsRasterLayer"](str(raster), "a town", "gdal")
     panel.start_server()
-    process, stop = panel.server, time.monotonic() + 60
+    process = panel.server
     try:
-        while not panel.offered and panel.server is not None and time.monotonic() < stop:
-            process.waitForFinished(200)
+        wait_until(lambda: process.waitForFinished(200) or panel.offered or panel.server is None)
         assert [one.view for one in panel.offered] == ["Input", "Output", "Classes"]
         address = settings["terramorph/server"]
         assert panel.address.text() == address
@@ -249,7 +247,7 @@ def test_a_server_of_ones_own_and_its_layers(plugin: Module, raster: Path, model
 def _get(address: str) -> bytes:
     import urllib.request
 
-    with urllib.request.urlopen(address, timeout=30) as answer:
+    with urllib.request.urlopen(address) as answer:
         data: bytes = answer.read()
     return data
 
@@ -266,7 +264,7 @@ def test_a_server_that_cannot_start_says_why(plugin: Module, tmp_path: Path) -> 
     fake_program(tmp_path, "echo 'terramorph: The port 1 is taken.' >&2; exit 2")
     panel = plugin("panel").Panel(BUILT["QgisInterface"]())
     panel.start_server()
-    panel.server.waitForFinished(5000)
+    panel.server.waitForFinished(240_000)
     assert called("QgsMessageBar", "pushMessage")[-1][1] == "The port 1 is taken."
     assert panel.server is None
     settings["terramorph/command"] = str(tmp_path / "none")

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -21,6 +22,8 @@ from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, inspe
 from terramorph.raster import Raster, write_image
 from terramorph.raster.tiles import FolderTiles, ServerTiles, TileSource
 from terramorph.sources import open_source
+
+from ..processes import nobody
 
 Z, X, Y = 12, 2200, 1343
 
@@ -146,12 +149,9 @@ def test_answers_that_end_it_are_not_kept(server, tmp_path, answer, sentence):
     assert not any(b"SECRET" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
-def test_a_server_that_is_not_there(server, tmp_path):
-    reader = tiles(server, tmp_path, RETRIES=1)
-    server.close()
-    with pytest.raises(RasterError, match="cannot be reached"):
-        reader.read(Z, X, Y)
-    server.__init__()  # for the fixture to close
+def test_a_server_that_is_not_there(tmp_path):
+    with nobody() as host, pytest.raises(RasterError, match="cannot be reached"):
+        tiles(SimpleNamespace(url=f"http://{host}"), tmp_path, RETRIES=1).read(Z, X, Y)
 
 
 def test_rows_from_the_south(server, tmp_path):
@@ -212,14 +212,11 @@ def test_a_login_before_the_host_is_sent_and_not_told(server, tmp_path):
     assert reader.name == server.url + "/{z}/{x}/{y}.png"
 
 
-def test_repetitions_are_logged_without_the_key(server, tmp_path, caplog):
-    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", RETRIES=1)
-    server.close()
-    with pytest.raises(RasterError, match="cannot be reached"):
-        reader.read(Z, X, Y)
+def test_repetitions_are_logged_without_the_key(tmp_path, caplog):
+    with nobody() as host, pytest.raises(RasterError, match="cannot be reached"):
+        tiles(SimpleNamespace(url=f"http://{host}"), tmp_path, "/{z}/{x}/{y}.png?key=SECRET", RETRIES=1).read(Z, X, Y)
     assert "Retrying" in caplog.text
     assert "SECRET" not in caplog.text
-    server.__init__()  # for the fixture to close
 
 
 @pytest.mark.parametrize("secret", ["?a=1&appid={}", "@"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -60,8 +59,7 @@ def test_what_is_handed_out_twice_or_beyond_what_is_wanted_is_given_back(plan: S
 def test_a_trial_whose_process_is_gone_is_put_back_with_its_settings_and_scores(
     plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "HEARD", 1)
-    monkeypatch.setattr(trials, "SILENT", 1)
+    monkeypatch.setattr(trials, "SILENT", 3600)
     one, other = _both(plan, tmp_path)
     lost = one.study.ask()
     values = plan.space.suggest(lost, plan.preset)
@@ -69,7 +67,8 @@ def test_a_trial_whose_process_is_gone_is_put_back_with_its_settings_and_scores(
     lost.set_user_attr(SCORES, {"2": {"ssim": 0.5}})
     one.study._storage.record_heartbeat(lost._trial_id)
     assert not other.is_open(1)
-    time.sleep(2.1)
+    with closing(sqlite3.connect(tmp_path / "shared.db")) as database, database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-2 hours')")
     assert other.is_open(1)
     assert [(trial.number, trial.state, trial.scores) for trial in other.all()] == [(0, "running", {2: {"ssim": 0.5}})]
     again = other.study.ask()

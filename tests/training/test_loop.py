@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from terramorph.training.health import Health
 from terramorph.training.reporter import Silent
 from terramorph.training.validation import open_validation
 
-from ..processes import start_python
+from ..processes import free_port, start_python
 from .conftest import Tiny, losses_of, same_weights
 
 # Without batch statistics and noise, a batch is the sum of its parts.
@@ -139,11 +138,8 @@ def test_two_processes_are_one_with_twice_the_batch(
         config = parse_config(json.loads({tiny(batch_size=2, **settings).model_dump_json()!r}))
         train({str(town_pairs)!r}, {str(tmp_path / "two")!r}, config, reporter=Reporter(), cache={str(tmp_path)!r})
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     for name, value in {
-        "TORCHELASTIC_RUN_ID": "town", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2,
+        "TORCHELASTIC_RUN_ID": "town", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2,
         "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0,
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
@@ -153,7 +149,7 @@ def test_two_processes_are_one_with_twice_the_batch(
         monkeypatch.setenv("LOCAL_RANK", rank)
         group.append(start_python(script))
     for process in group:
-        process.join(120)
+        process.join(240)
         process.kill()  # where one waits for the other in vain
     assert [process.exitcode for process in group] == [0, 0]
     _assert_same_losses(tmp_path / "one", tmp_path / "two", steps=3)

@@ -22,7 +22,7 @@ from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.state import read_position
 
 from ..bf16 import needs_bf16
-from ..processes import start_python
+from ..processes import start_python, wait_until
 from .conftest import Tiny, losses_of, same_weights
 
 
@@ -67,18 +67,20 @@ def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path,
     config = tiny(max_steps=60, log__checkpoint=3, log__scalars=1, log__samples=1000, log__sheet=0)
     train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
     script = f"""
-        import json
+        import itertools, json, time
         import torch
         from terramorph.training import parse_config, train
+        steps = itertools.count()
         torch.set_num_threads({torch.get_num_threads()})
         config = parse_config(json.loads({config.model_dump_json()!r}))
-        train({str(town_pairs)!r}, {str(tmp_path / "killed")!r}, config, cache={str(tmp_path)!r})
+        def waits():  # at last, however late it is killed
+            if next(steps) > 50:
+                time.sleep(240)
+        train({str(town_pairs)!r}, {str(tmp_path / "killed")!r}, config, cache={str(tmp_path)!r}, should_stop=waits)
     """
     process = start_python(script)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: checkpoint.exists() or not process.is_alive())
     time.sleep(random.uniform(0.0, 0.2))  # any step, in the middle of it or of writing a checkpoint
     process.kill()
     process.join()

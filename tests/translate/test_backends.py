@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import builtins
-import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,11 +190,16 @@ def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path
 def test_the_faster_form_is_found_once(slow: bool, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytorch, "WORTH_MEASURING", 0)
     monkeypatch.setattr(pytorch, "fastest_runs", partial(pytorch.fastest_runs, seconds=0.0))
-    made = []
+    made, clock = [], SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pytorch, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def make(rearranged: bool) -> pytorch.Run:
+        def run(x: Tensor) -> Tensor:
+            clock.now += 2.0 if rearranged is slow else 1.0
+            return x
+
         made.append(rearranged)
-        return lambda x: time.sleep(0.02 if rearranged is slow else 0.0) or x
+        return run
 
     for _ in range(2):
         assert best_form(unet(), torch.float32, make) == Tuning(rearranged=not slow)

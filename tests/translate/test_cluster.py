@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -39,7 +38,7 @@ from terramorph.translate.plan import plan
 from terramorph.translate.tiled import Part
 from terramorph.translate.worker import Task, open_task
 
-from ..processes import start_python
+from ..processes import free_port, nobody, start_python
 from .conftest import make_bundle
 
 UTM = CRS("EPSG:32633")
@@ -245,12 +244,6 @@ def dask(kind: str, *words: object) -> Iterator[BaseProcess]:
         process.join()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.kills
 def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
@@ -286,11 +279,10 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
 
 
 def test_a_lost_scheduler_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    lost = Cluster(scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     monkeypatch.setattr(module, "_CONNECT", 0.3)
-    with pytest.raises(RunError, match=r"was lost for .* s; start it and run the same command again"):
-        lost.reconnect()
+    with nobody() as host, pytest.raises(RunError, match=r"was lost for .* s; start it and run the same command again"):
+        Cluster(scheduler=f"tcp://{host}").reconnect()
 
 
 def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

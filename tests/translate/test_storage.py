@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,7 +33,7 @@ from terramorph.translate import Model, load, parts
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Part
 
-from ..processes import exit_code
+from ..processes import exit_code, free_port, nobody, wait_until
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
@@ -56,22 +55,21 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(log: Path) -> Iterator[str]:
     """The address of an empty S3: of a process of its own, because GDAL may hold on to the interpreter as it waits."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with log.open("wb") as told:
         words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(words, stdout=told, stderr=told)
     try:
-        for _ in range(200):
-            with socket.socket() as door:
-                if door.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: answers(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as door:
+        return door.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -338,9 +336,8 @@ def test_what_is_not_there_is_a_sentence(
     with pytest.raises(StorageError, match="s3://town/"):
         translator.translate_to(ortho, "s3://town/map.tif", **OPTIONS)
     close(False)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        enter(monkeypatch, f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    with nobody() as host:
+        enter(monkeypatch, f"http://{host}")
         with pytest.raises(RasterError, match=r"ortho\.tif cannot be read \(.*[Cc]onnect"):
             open_source("s3://town/ortho.tif")
         with pytest.raises(StorageError, match=r"cannot be read \(Could not connect"):
