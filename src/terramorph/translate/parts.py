@@ -128,7 +128,7 @@ class Parts:
             changed = ["plan"]
         raise InputError(
             f"{self.folder} holds {count} parts of an unfinished translation with another {' and '.join(changed)}; "
-            "go on with it by the call that began it, or throw them away with restart (`restart`)."
+            "go on with it by the call that began it, or discard them with `restart`."
         )
 
     def save(self, number: int, part: Part | None) -> None:

@@ -123,7 +123,7 @@ def _check_colours(header: Header) -> None:
             f"Map classes need a target of colours, and the model has {target.count} bands of {target.dtype}; "
             "write a .tif."
         )
-    if header.direction == "BtoA":
+    if header.direction == "BtoA" and not header.architecture.settings.get("colours"):
         warn(
             "A model of the direction BtoA makes photographs, as a rule; the classes of a map are those of the nearest "
             "colours, and say nothing of a photograph."
