@@ -30,7 +30,7 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
         assert np.array_equal(spread, PART.spread)
         assert again.load(1_234_567, *SHAPE) is again.load(1_234_567, *SPREAD, spread=True) is None
     assert parts.scratch == parts.folder == tmp_path / ".map.tif.parts"
-    with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 parts of .* another a; .* with restart"):
+    with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 parts of .* another a; .* `restart`"):
         Parts(tmp_path / "map.tif", {"a": (1, 3)})
     assert parts.done() == {3, 1_234_567}
     assert Parts(tmp_path / "map.tif", {"a": (1, 3)}, restart=True).done() == set()
