@@ -227,14 +227,18 @@ def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
         (xarray.Dataset(), "Dataset"),
         (Image.new("RGB", (4, 4)), "not a numpy array; give numpy.asarray"),
         (np.zeros((4, 4)), "bands, height, width"),
+        ("", "path is empty"),
         (tmp_path / "nothing.tif", "does not exist"),
     ):
         with pytest.raises(InputError, match=match):
             open_source(wrong)
     with pytest.raises(ConfigError, match="EPSG"):
         open_source(raster, crs="EPSG:nothing")
-    with pytest.raises(RasterError, match="no band 4"):
-        open_source(raster, ReadOptions(bands=(4,)))
+    for how in ({"options": ReadOptions(bands=(4,))}, {"bands": (4,)}):
+        with pytest.raises(RasterError, match="no band 4"):
+            open_source(raster, **how)
+    with pytest.raises(TypeError, match="band_numbers"):
+        open_source(raster, band_numbers=(4,))
     with pytest.raises(RasterError, match="holds no image"):
         read_image(_empty(tmp_path / "a.zip"))
 

@@ -72,12 +72,14 @@ def open_source(
     table: str | Path | None = None,
     kind: str | None = None,
     wanted: Sequence[str] = RGB,
+    **reading: Any,
 ) -> Source:
     """Open an image, tiles, vectors or an array as a source of pixels for any grid.
 
         open_source("ortho.tif")                       # a GeoTIFF, COG, VRT, JPEG with a world file, ...
+        open_source("ortho.tif", bands=(4, 3, 2), nodata=0)
         open_source("s3://bucket/ortho.tif")           # read in parts; likewise gs://, az://, https://
-        open_source("items.json", ReadOptions(asset="visual"))  # STAC items, the newest on top
+        open_source("items.json", asset="visual")      # STAC items, the newest on top
         open_source('NETCDF:"scene.nc":B4')            # a part of a file, by GDAL's name of it; likewise HDF5
         open_source("a.zip"), open_source("cache/")    # an image in an archive; a folder of tiles
         open_source("city.mbtiles")                    # MBTiles and PMTiles, of images or of vectors
@@ -106,6 +108,7 @@ def open_source(
             from their content.
         kind: Class of all vectors of a file without tags.
         wanted: Names of the bands for which the assets of STAC items are chosen, where ``options`` name none.
+        reading: Fields of ``options``, such as bands.
 
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
@@ -115,6 +118,9 @@ def open_source(
         MissingPackageError: If the package for such a URL, or for DataArrays, is not installed.
     """
     place = crs if crs is None or isinstance(crs, CRS) else _crs(crs)
+    options = replace(options or ReadOptions(), **reading) if reading else options
+    if isinstance(data, str) and not data:
+        raise RasterError("The path is empty; give that of an image, tiles or vectors.")
     if not isinstance(data, str | Path):
         return _under(_said(_of_memory(data, options, place), place), terms)
     items = open_stac(data, options, wanted=wanted, crs=place)

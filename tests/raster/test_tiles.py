@@ -129,6 +129,7 @@ def test_tms_is_told_by_what_lies_beside(tmp_path):
         (["17/1/2.png"], "sas", "laid out as sas, such as z18"),
         (["17/1/2.png"], "wms", "must be one of xyz, tms, zyx, sas, got 'wms'"),
         (["17/1/2.pbf"], None, "holds vector tiles"),
+        (["notes/protocol.pbf", "a.txt"], None, "no PNG, JPEG or WebP"),
         (["z18/5/1.sqlitedb"], None, "SQLite files.*MBTiles"),
         (["sat/z18/68/x70406/41/y42987.png", "map/17/70406/42987.png"], None, r"folders of tiles \(map, sat\)"),
         (["3/8/1.png"], None, r"3/8/1\.png would be tile x=8 y=1 of zoom 3, and there is no such tile"),

@@ -261,3 +261,24 @@ def test_every_name_of_nodata_is_one(array: xarray.DataArray, name: str) -> None
     pixels[:, :, 200:] = 0
     source = ArraySource(array.copy(data=pixels).assign_attrs({name: 0}))
     assert np.array_equal(source.read(source.grid).mask, pixels[0] != 0)
+
+
+@pytest.mark.parametrize("value", [np.array([0], np.uint8), [0], "0", (0.0,)])
+def test_nodata_may_be_written_as_files_have_it(array: xarray.DataArray, value: Any) -> None:
+    pixels = np.maximum(array.values, 1)
+    pixels[:, :, 200:] = 0
+    source = ArraySource(array.copy(data=pixels).assign_attrs(_FillValue=value))
+    assert np.array_equal(source.read(source.grid).mask, pixels[0] != 0)
+    with pytest.raises(RasterError, match="nodata value 'none', which is no number"):
+        ArraySource(array.assign_attrs(_FillValue="none"))
+
+
+@pytest.mark.parametrize("chunks", [None, 128])
+def test_the_order_of_bytes_is_no_other_type(picture: Picture, chunks: int | None) -> None:
+    model = Model(make_bundle(header={"source": Bands(names=("red", "green", "blue"), dtype="uint16", high=255)}))
+    pixels = picture(96, 96).astype(np.uint16)
+    big = wrapped(pixels.astype(">u2"), UTM[:96, :96])
+    drawn = model.translate(pixels)
+    assert np.array_equal(model.translate(pixels.astype(">u2")), drawn)
+    made = model.translate(big if chunks is None else big.chunk({"x": chunks, "y": chunks}))
+    assert np.array_equal(made.values, drawn)

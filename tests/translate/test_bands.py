@@ -98,6 +98,9 @@ def test_a_grey_image_stands_for_every_band(bundle: Bundle, tmp_path: Path) -> N
     model.translate_to(tmp_path / "grey.tif", tmp_path / "out.tif", options=ReadOptions(bands=(1, 1, 1)))
     want = model.translate(np.repeat(PIXELS[:1], 3, axis=0))
     assert np.array_equal(read_image(tmp_path / "out.tif").pixels, want)
+    # As the sentence says it.
+    assert np.array_equal(model.translate(tmp_path / "grey.tif", bands=(1, 1, 1)).pixels, want)
+    assert np.array_equal(model.translate(PIXELS[0], bands=(1, 1, 1)), want)
 
 
 def test_units_of_another_baseline_are_converted() -> None:

@@ -184,9 +184,8 @@ class ArraySource(_Held):
         if options.bands:
             array, names = array.isel({others[0]: indices}), tuple(names[i] for i in indices)
             units = units and units.pick(indices)
-        self.array = array
-        missing = np.ravel(array.attrs.get("missing_value", []))  # of an array that xarray has not decoded
-        values = (array.odc.nodata, options.nodata, *(missing.tolist() if missing.dtype.kind in "uif" else ()))
+        self.array = array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+        values = (options.nodata, *_nodata(array, self.name))
         super().__init__(
             ArrayLayout(
                 grid=grid,
@@ -298,6 +297,22 @@ def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:
     if isinstance(long, tuple | list) and len(long) == count:
         return tuple(map(str, long))
     return default_bands(count)
+
+
+def _nodata(array: xarray.DataArray, name: str) -> list[float]:
+    """Return the nodata values in the attributes, also of an array that xarray has not decoded: a number, or several.
+
+    Raises:
+        RasterError: If one is no number.
+    """
+    said = (where[key] for key in ("nodata", "_FillValue") for where in (array.attrs, array.encoding) if key in where)
+    found = []
+    for value in (next(said, None), array.attrs.get("missing_value")):
+        try:
+            found += [] if value is None else [float(one) for one in np.ravel(value).tolist()]
+        except (TypeError, ValueError):
+            raise RasterError(f"{name} has the nodata value {value!r}, which is no number; correct it.") from None
+    return found
 
 
 def _units(array: xarray.DataArray) -> Units | None:

@@ -76,6 +76,8 @@ class Raster:
         if pixels.ndim != 3:
             raise RasterError(f"pixels must have the shape (bands, height, width), got {pixels.shape}.")
         count, height, width = pixels.shape
+        if not pixels.dtype.isnative:
+            pixels = pixels.astype(pixels.dtype.newbyteorder("="))
         if isinstance(pixels, np.ma.MaskedArray):
             pixels, shown = settle(np.ma.getdata(pixels), ~np.ma.getmaskarray(pixels))
             mask = shown if mask is None else mask & shown

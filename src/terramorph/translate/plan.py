@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +71,8 @@ def opened(model: Model, source: Any, area: Geometry | str | Path | None, openin
 def opening_for(model: Model, opening: dict[str, Any]) -> dict[str, Any]:
     """Return options of `open_source` with the model's band names, which the picked bands get."""
     names, options = model.header.source.names, opening.get("options")
-    picked = {"options": replace(options, names=names)} if options is not None and options.bands else {}
-    return {"wanted": names} | opening | picked
+    bands = opening.get("bands") or (options and options.bands)
+    return {"wanted": names} | opening | ({"names": names} if bands else {})
 
 
 def plan(

@@ -196,7 +196,7 @@ def _match(name: str, path: str, stem: str) -> tuple[str, Number] | None:
 def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None) -> str:
     for path in listed:
         suffix = Path(path).suffix.lower()
-        if suffix in _VECTOR_SUFFIXES:
+        if suffix in _VECTOR_SUFFIXES and any(LAYOUTS[name].fullmatch(path.rpartition(".")[0]) for name in _TOLD):
             return f"{folder} {VECTOR_ADVICE}"
         if suffix in _DATABASES:
             return (
