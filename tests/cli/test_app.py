@@ -209,6 +209,21 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_module_is_imported_ends_the_program(tmp_path: Path, number: int, code: int) -> None:
+    """As while torch is imported, whose C++ cannot pass an exception on: it aborts."""
+    (tmp_path / "compiled.py").write_text(
+        f"import os, signal\ntry: signal.raise_signal({int(number)})\nexcept BaseException: os.abort()\n"
+    )
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from terramorph.cli import app\n"
+        "app.app = lambda *words, **how: __import__('compiled')\nsys.exit(app.run(['info']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "terramorph: Stopped.\n")
+
+
 def test_the_first_signal_sets_the_flag_and_the_second_acts() -> None:
     with stop_after_step() as flag:
         assert not flag()

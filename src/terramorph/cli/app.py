@@ -24,7 +24,7 @@ import typer
 from terramorph._version import __version__
 from terramorph.cli.choices import option
 from terramorph.cli.console import printable, warn
-from terramorph.cli.reporting import StoppedBefore, Terminated, terminate_as_exception
+from terramorph.cli.reporting import StoppedBefore, Terminated, signals_as_exceptions
 from terramorph.errors import InputError, InputWarning, TerramorphError
 from terramorph.redaction import redact_text
 
@@ -136,7 +136,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         if "" in words:  # a path would mean the current folder
             raise InputError(f"Argument {words.index('') + 1} is empty; give a value, or leave the argument out.")
-        with terminate_as_exception(), _warnings_printed(words):
+        with signals_as_exceptions(), _warnings_printed(words):
             code = app(words, prog_name="terramorph", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -36,13 +36,23 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def terminate_as_exception() -> Iterator[None]:
-    """Make SIGTERM raise `Terminated`, so that half-written files are removed."""
+def signals_as_exceptions() -> Iterator[None]:
+    """Make SIGINT raise KeyboardInterrupt and SIGTERM `Terminated`, so that half-written files are removed.
 
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    While a module is imported they end the process: compiled modules import others as they are loaded, and an exception
+    there is an abort with a core dump.
+    """
 
-    with _handlers({signal.SIGTERM: raise_terminated}):
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                os.write(2, b"terramorph: Stopped.\n")
+                os._exit(128 + number)
+            frame = frame.f_back
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    heard = (one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN)
+    with _handlers(dict.fromkeys(heard, stop)):  # a shell's background job is told to ignore SIGINT
         yield
 
 
