@@ -194,6 +194,8 @@ def test_error_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseExcep
             "--max-nodata must be 0 to 1, see --split-file.",
         ),
         (["prepare", "out"], "use a coarser `scale.resolution`", "use a coarser --resolution"),
+        (["translate", "m", "a"], "say `pairs=True` or `pairs=False`", "say --pairs or --no-pairs"),
+        (["prepare", "out"], "say `categorical=False`", "say --categorical none"),
         (["translate", "m", "a"], "`max_nodata` and `words` are none of its options", None),
         (["prepare", "out"], "go on with `terramorph train`", None),
         (["nothing"], "`tile` of no verb", None),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +98,32 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     assert pairs.ids == ("1",)
     assert len(pairs.skipped) == 1
     assert "notes.docx" in pairs.skipped[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    _picture(tmp_path / "train" / "1.png")
+    _picture(tmp_path / "train" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DatasetError, match=r"caf\\udce9\.png' is not UTF-8; rename it"):
+        open_pairs(tmp_path, "train")
+    assert open_pairs(tmp_path, "train", skip_bad=True).ids == ("1",)
+
+
+def test_what_drives_and_desktops_leave_is_no_pair(tmp_path: Path) -> None:
+    _picture(tmp_path / "train" / "1.png")
+    for litter in ("@eaDir/1.png/SYNOFILE_THUMB_M.png", "__MACOSX/1.png", "$RECYCLE.BIN/2.png", ".x/3.png", "._1.png"):
+        _picture(tmp_path / "train" / litter)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "train" / "pipe.png")
+    assert open_pairs(tmp_path, "train").ids == ("1",)
+
+
+def test_an_accent_as_a_letter_of_its_own_makes_no_other_name(tmp_path: Path) -> None:
+    for side, form in (("A", "NFC"), ("B", "NFD")):
+        _picture(tmp_path / "train" / side / f"{unicodedata.normalize(form, 'Málaga')}.png", 32, 32)
+    pairs = open_pairs(tmp_path, "train")
+    assert pairs.ids == (unicodedata.normalize("NFC", "Málaga"),)
+    assert pairs.read(0).a.width == 32
 
 
 def test_a_missing_twin(tmp_path: Path) -> None:

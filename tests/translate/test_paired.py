@@ -90,9 +90,9 @@ def test_what_cannot_be_told_is_asked(bundle: Bundle, tmp_path: Path) -> None:
     in_split = [noise(tmp_path / "d" / "val" / f"{i}.png", 96, 192, i) for i in range(2)]
     of_training = [noise(tmp_path / "pictures" / f"{i}.png", seed=i) for i in range(2)]
     for source in (tmp_path / "d" / "val", tmp_path / "d", in_split[0], in_split, tmp_path / "pictures", of_training):
-        with pytest.raises(InputError, match=r"may hold A\|B pairs.* pairs=False"):
+        with pytest.raises(InputError, match=r"may hold A\|B pairs.* `pairs=False`"):
             Model(bundle).translate_to(source, tmp_path / "out")
-    with pytest.raises(InputError, match=r"may hold A\|B pairs.* pairs=False"):
+    with pytest.raises(InputError, match=r"may hold A\|B pairs.* `pairs=False`"):
         Model(bundle).translate_to(in_split[0], tmp_path / "map.tif")
     assert not (tmp_path / "out").exists()
     halves = Model(bundle).translate_to(tmp_path / "d" / "val", tmp_path / "halves", pairs=True)

@@ -31,7 +31,7 @@ from terramorph.redaction import redact_text
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _FULL = errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)
 _AGAIN = "run again with --debug for the traceback"
-_PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)`")
+_PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)(=True|=False)?`")
 
 _VERBS = (
     *("prepare", "train", "evaluate", "tune", "compare", "translate", "serve", "draw", "qgis"),
@@ -111,16 +111,22 @@ def sentence(error: BaseException) -> str:
 
 
 def with_options(text: str, words: Sequence[str]) -> str:
-    """Return a message with its parameters in backticks (`max_nodata`) as options of the verb in `words`."""
+    """Return a message with its parameters in backticks (`max_nodata`, `pairs=False`) as options of the verb in
+    `words`."""
     if not _PARAMETER.search(text):
         return text
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
     verb = next((commands[word] for word in words if word in commands), None)
-    named = {} if verb is None else {p.name: max(p.opts, key=len) for p in verb.params if p.opts[0].startswith("-")}
+    named = {} if verb is None else {p.name: p for p in verb.params if p.opts[0].startswith("-")}
 
     def option(match: re.Match[str]) -> str:
         known = named.get(match[1].replace(".", "_")) or named.get(match[1].rpartition(".")[2])
-        return str(known or match[0])
+        if known is None:
+            return match[0]
+        word = str(max(known.opts, key=len))
+        if match[2] == "=False":
+            return str(known.secondary_opts[0]) if known.secondary_opts else f"{word} none"
+        return word
 
     return _PARAMETER.sub(option, text)
 

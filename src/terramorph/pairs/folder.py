@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -312,7 +313,14 @@ def _images(folder: Path, leave_out: Callable[..., None]) -> list[Path]:
             f"The folder {error.filename or folder} cannot be listed ({error.strerror}); check its permissions."
         ) from error
     files = [file for file in listed if file.suffix.lower() not in _SIDECARS]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = []
+    for file in files:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if any("\ud800" <= letter <= "\udfff" for letter in str(file)):  # no page or manifest could name it
+            leave_out(f"The name of {str(file)!a} is not UTF-8", "rename")
+        else:
+            images.append(file)
     among = {folder, *(file.parent for file in images)}
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES and file.parent in among:
@@ -324,7 +332,8 @@ def _named(files: Sequence[Path], folder: Path, leave_out: Callable[..., None]) 
     """Map paths below a folder, without suffix, to images."""
     found: dict[str, Path] = {}
     for file in files:
-        name = (file.parent.relative_to(folder) / file.stem).as_posix()
+        # An accent may be a letter of its own, as macOS writes it: to the eye it is the same name.
+        name = unicodedata.normalize("NFC", (file.parent.relative_to(folder) / file.stem).as_posix())
         if name in found:
             leave_out(f"{file} has the same name as {found[name].name}")
         else:

@@ -6,6 +6,7 @@ out, are in `footprints.parquet` beside it (GeoParquet 1.1, one row a tile, whic
 
 from __future__ import annotations
 
+import unicodedata
 from operator import index
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -137,7 +138,8 @@ class Manifest(_Record):
 
     def grid_of(self, split: str, pair: str) -> Grid | None:
         """Return the grid of a pair; None where the manifest does not know it."""
-        place = self.pairs.get(split, {}).get(pair)
+        known = self.pairs.get(split, {})
+        place = known.get(pair, known.get(unicodedata.normalize("NFD", pair)))
         if place is None or self.tile is None:
             return None
         area, y, x = place

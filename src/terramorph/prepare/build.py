@@ -220,7 +220,7 @@ def _holds_classes(targets: Sequence[Raster], root: Path) -> bool:
     if found is not None:
         warn(
             f"The targets of {root} hold {found} values, as rasters of classes do: they are moved by whole pixels; say "
-            "categorical=False if they are measurements."
+            "`categorical=False` if they are measurements."
         )
     return found is not None
 

@@ -42,6 +42,7 @@ MAX_PIXELS = 1_500_000_000
 MAX_WEBP = 2**27
 """Limit on pixels of a WebP: PIL allocates them (4 bytes each) when it opens the file."""
 
+_LITTER = frozenset({"@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information"})
 _CUT = "cut it into smaller pieces"
 _ORIENTATION = 0x112
 """EXIF's tag."""
@@ -55,9 +56,9 @@ _PIL_MODES = {
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List the files of a folder and its sub-folders, sorted by name, a folder's own files first; hidden ones are left
-    out.
+    """List the files of a folder and its sub-folders, sorted by name, a folder's own files first.
 
+    Hidden ones are left out, and what network drives and recycle bins keep beside them; so are pipes and devices.
     Folders that are links are followed, each once.
 
     Raises:
@@ -72,8 +73,11 @@ def files_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         with os.scandir(here) as listed:
-            entries = sorted((entry for entry in listed if entry.name[0] != "."), key=lambda entry: entry.name)
-        found += [here / entry.name for entry in entries if not entry.is_dir()]
+            shown = (entry for entry in listed if entry.name[0] != "." and entry.name not in _LITTER)
+            entries = sorted(shown, key=lambda entry: entry.name)
+        found += [
+            here / entry.name for entry in entries if entry.is_file() or (entry.is_symlink() and not entry.is_dir())
+        ]
         ahead += [here / entry.name for entry in reversed(entries) if entry.is_dir()]
     return found
 
@@ -168,6 +172,8 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
         raise RasterError(f"{path} is a folder, not an image; give the path of a file.")
     if not path.exists():
         raise RasterError(f"{path} does not exist; check the path.")
+    if not path.is_file():
+        raise RasterError(f"{path} is a pipe or a device, and an image is read in any order; write it to a file first.")
     with unreadable(path), path.open("rb") as file:
         head = file.read(32)
     if not head:

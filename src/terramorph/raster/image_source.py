@@ -189,7 +189,7 @@ class ImageSource(Source):
             self.resampling = "nearest"
             warn(
                 f"{self.name} holds {found} values, as rasters of classes do: its pixels are moved by nearest "
-                "neighbour; say categorical=False as it is opened if they are measurements."
+                "neighbour; say `categorical=False` if they are measurements."
             )
 
     def _level(self, grid: Grid) -> Level:

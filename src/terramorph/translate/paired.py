@@ -25,7 +25,7 @@ _SIDE = 512
 _APART = 2.0
 """Largest shift between the halves of a pair, pixels. The halves of a photograph show different ground: their edges
 agree with confidence in 1 % of cases, and then at any shift up to 16 px."""
-_SAY = "say whether that is so with pairs=True or pairs=False"
+_SAY = "say whether that is so with `pairs=True` or `pairs=False`"
 _LARGEST = 1 << 24
 """Most pixels of an A|B image; a larger image is not examined."""
 
