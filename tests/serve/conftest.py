@@ -25,6 +25,8 @@ from terramorph.translate import Model
 
 RGB = Bands(names=("red", "green", "blue"))
 RESOLUTION = 2.0
+HTTP = urllib3.PoolManager(maxsize=40, retries=urllib3.Retry(2, redirect=False, respect_retry_after_header=False))
+"""Waits as long as it takes (`urllib3.request` 3 s), and again where a resting connection was closed meanwhile."""
 
 
 @pytest.fixture(scope="session")
@@ -65,11 +67,10 @@ class Client:
 
     def __init__(self, server: Server, app: Any) -> None:
         self.server, self.app = server, app
-        self._http = urllib3.PoolManager(maxsize=40)
 
     def get(self, path: str, **headers: str) -> urllib3.BaseHTTPResponse:
         """The answer to GET."""
-        return self._http.request("GET", self.server.address + path.lstrip("/"), headers=headers, retries=False)
+        return HTTP.request("GET", self.server.address + path.lstrip("/"), headers=headers)
 
     def json(self, path: str) -> Any:
         """The document that an answer of 200 holds."""

@@ -49,7 +49,7 @@ from terramorph.translate import load
 from terramorph.translate.predictor import Gather
 
 from ..processes import wait_until
-from .conftest import Client, pixels, serving
+from .conftest import HTTP, Client, pixels, serving
 
 WMTS = {"w": "http://www.opengis.net/wmts/1.0", "ows": "http://www.opengis.net/ows/1.1"}
 
@@ -216,7 +216,7 @@ def test_behind_nginx(settings: Callable[..., Settings], tmp_path: Path) -> None
         ) as nginx:
             try:
                 outside = Client(SimpleNamespace(address=f"{public}/"), None)
-                urllib3.request("GET", f"{public}/healthz", retries=urllib3.Retry(20, backoff_factor=0.02), timeout=60)
+                HTTP.request("GET", f"{public}/healthz", retries=urllib3.Retry(20, backoff_factor=0.02))
                 tile = a_tile(behind)
                 links = re.findall(r'(?:src|href)="(?!data:)([^"#]+)"', outside.get("/").data.decode())
                 assert len(links) > 2
@@ -342,7 +342,7 @@ def test_metrics_have_a_port_of_their_own(settings: Callable[..., Settings]) -> 
         assert client.get("/metrics").status == 404
         client.get("/layers")
         host, port = client.server.metrics.server_address
-        text = urllib3.request("GET", f"http://{host}:{port}/metrics").data.decode()
+        text = HTTP.request("GET", f"http://{host}:{port}/metrics").data.decode()
         assert 'terramorph_requests_total{route="layers",status="200"} 1.0' in text
         with pytest.raises(StorageError, match=f"Port {port} "):
             Server(open_server(settings(metrics_port=port)))
@@ -460,11 +460,11 @@ def test_files_that_are_replaced_are_opened_again(
 def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path]) -> None:
     shown = terramorph.load(model_path).show(sides[0], truth=sides[1], height=300)
     assert f'src="{shown.address}"' in shown._repr_html_()
-    answer = urllib3.request("GET", shown.address + "layers", retries=10)
+    answer = HTTP.request("GET", shown.address + "layers")
     assert [view["name"] for view in answer.json()["layers"][0]["views"]][:3] == ["input", "output", "truth"]
     shown.server.should_exit = True
     named = show(model_path, sides[0])
-    assert urllib3.request("GET", named.address + "layers", retries=10).status == 200
+    assert HTTP.request("GET", named.address + "layers").status == 200
     named.server.should_exit = True
     with pytest.raises(InputError, match=r"got a Raster; save it"):
         show(model_path, read_image(sides[0]))  # type: ignore[arg-type]
@@ -485,10 +485,10 @@ def test_a_server_drains_and_ends_when_it_is_told(model_path: Path, sides: tuple
         try:
             assert process.stdout is not None
             address = process.stdout.readline().split()[-1]
-            native = urllib3.request("GET", address + "layers").json()["layers"][0]["native"]
-            assert urllib3.request("GET", address + "readyz").status == 200
+            native = HTTP.request("GET", address + "layers").json()["layers"][0]["native"]
+            assert HTTP.request("GET", address + "readyz").status == 200
             with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port)) as running:
-                name = urllib3.request("GET", address + "layers").json()["layers"][0]["name"]
+                name = HTTP.request("GET", address + "layers").json()["layers"][0]["name"]
                 running.sendall(
                     f"GET /t/{name}/output/{native - 3}/0/0.png HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
                 )

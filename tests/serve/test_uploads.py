@@ -25,7 +25,7 @@ from terramorph.serve import Settings
 from terramorph.serve.uploads import LIFE, remove_left_over
 
 from ..processes import wait_until
-from .conftest import Client, serving
+from .conftest import HTTP, Client, serving
 
 SENDER = {"X-Terramorph": "upload"}
 SECONDS = 2.0
@@ -39,7 +39,7 @@ def taking(settings: Callable[..., Settings]) -> Iterator[Client]:
 
 
 def put(client: Client, body: Any, path: str = "uploads?layer=town", **headers: str) -> urllib3.BaseHTTPResponse:
-    return urllib3.request("PUT", client.server.address + path, body=body, headers=SENDER | headers, retries=False)
+    return HTTP.request("PUT", client.server.address + path, body=body, headers=SENDER | headers, retries=False)
 
 
 def folder_of(client: Client) -> Path:
@@ -229,9 +229,7 @@ def test_other_sites_cannot_send(taking: Client) -> None:
     assert put(taking, body, "uploads?layer=other").status == 404
     assert put(taking, body, "uploads?layer=..%2Ftown").status == 404
     assert list(folder_of(taking).glob("*.tif")) == []
-    preflight = urllib3.request(
-        "OPTIONS", taking.server.address + "uploads", headers={"Origin": "https://evil.example"}
-    )
+    preflight = HTTP.request("OPTIONS", taking.server.address + "uploads", headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Headers" not in preflight.headers
     assert put(taking, body, Origin=own).status == 201
 

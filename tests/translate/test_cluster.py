@@ -246,6 +246,7 @@ def dask(kind: str, *words: object) -> Iterator[BaseProcess]:
 
 @pytest.mark.kills
 def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECT", 240.0)  # the scheduler takes its time to start
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     scheduler_words = ("scheduler", "--host", "127.0.0.1", "--port", port)

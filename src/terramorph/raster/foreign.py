@@ -20,6 +20,8 @@ FOREIGN_PIXELS, FOREIGN_BLOCK, FOREIGN_BLOCKS = 2 * 10**9, 64 * 10**6, 500_000
 """Limits on pixels (height x width) of an uploaded image, on pixels of one block, and on blocks."""
 _SECONDS, _BYTES = 10, 2 << 30
 """Limits on processor time in seconds and on address space in bytes."""
+_PATIENCE = 120
+"""Seconds until a check must have ended: of a busy machine, which gives a process little of its time."""
 _REFUSED = 3
 _PROBE = 16
 _UNSPLIT = {"GDAL_ENABLE_TIFF_SPLIT": "NO"}
@@ -41,7 +43,7 @@ def check_foreign(path: Path) -> None:
     line = [sys.executable, "-c", f"from {__name__} import _main; _main()", str(path)]
     few = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread takes address space
     try:
-        done = subprocess.run(line, env=os.environ | few, capture_output=True, timeout=3 * _SECONDS, check=False)
+        done = subprocess.run(line, env=os.environ | few, capture_output=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         done = None
     if done is not None and done.returncode == 0:
