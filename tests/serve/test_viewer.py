@@ -155,6 +155,15 @@ def test_values_at_a_point_and_the_card(opened: Callable[..., playwright.Page]) 
     assert page.locator("#keys").is_visible()
 
 
+def test_on_a_phone_values_at_a_point_come_into_sight(opened: Callable[..., playwright.Page]) -> None:
+    page = opened("#l=input&r=output", width=390, height=700)
+    assert not page.locator("#point").is_visible()
+    page.mouse.click(280, 240)
+    page.wait_for_selector("#point dl")
+    for seen in ("#point dt", "#point dd >> nth=-1", "#fold"):
+        playwright.expect(page.locator(seen).first).to_be_in_viewport(ratio=0.9)
+
+
 def test_far_out_it_says_to_zoom_in(opened: Callable[..., playwright.Page], client: Client) -> None:
     layer = client.json("/layers")["layers"][0]
     west, south, east, north = layer["bounds"]

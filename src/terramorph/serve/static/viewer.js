@@ -210,6 +210,8 @@ async function inspect(place) {
     if (found.class) row(list, "Class", found.class, state.layer.classes.find((one) => one.name === found.class)?.colour);
     $("point").replaceChildren(list);
   } catch (error) { $("point").textContent = error.message; }
+  if ($("fold").checkVisibility() && $("panel").classList.contains("folded")) $("fold").click();  // on a narrow page
+  $("point").parentElement.scrollIntoView({ block: "nearest" });
 }
 
 function picture() {
