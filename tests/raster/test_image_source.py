@@ -256,6 +256,17 @@ def test_control_points_on_a_straight_grid_are_an_affine(tmp_path):
         assert np.array_equal(source.read(source.grid).pixels, SMOOTH)
 
 
+@pytest.mark.parametrize("points", [[(0, 0)], [(0, 0), (0, 50)], [(0, 0), (20, 30), (40, 60)], [(5, 5)] * 4])
+def test_control_points_that_place_nothing_are_said_as_that(tmp_path, points):
+    gcps = [GroundControlPoint(row, column, *(GRID.affine @ (column, row))) for row, column in points]
+    shape = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": 3, "dtype": "uint8"}
+    with gdal_session(), rasterio.open(tmp_path / "a.tif", "w", **shape) as dataset:
+        dataset.gcps = (gcps, RasterioCRS.from_epsg(3857))
+        dataset.write(SMOOTH)
+    with pytest.raises(RasterError, match=rf"placed by {len(points)} ground control point.*not on one line"):
+        ImageSource(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("kind", ["plain", "nodata", "mask"])
 def test_bent_control_points_are_warped(tmp_path, kind):
     pixels = SMOOTH.copy()
