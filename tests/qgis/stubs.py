@@ -212,7 +212,7 @@ class _Environment:
 def _fetch(self: Any, url: Any) -> None:
     self.failure, self.content = None, ""
     try:
-        with urllib.request.urlopen(url.made_of[0], timeout=30) as answer:
+        with urllib.request.urlopen(url.made_of[0], timeout=240) as answer:
             self.content = answer.read().decode()
     except urllib.error.URLError as error:
         self.failure = str(error)
