@@ -68,8 +68,20 @@ def test_a_box_of_degrees(tmp_path):
     for wrong in ("2,48,1,49", "1,95,2,99", "1,49,2,48"):
         with pytest.raises(InputError, match="west,south,east,north"):
             read_area(Path(wrong))
-    with pytest.raises(InputError, match="does not exist"):
+    assert read_area(Path("-1.5,.48e2,+2.,4.925E1")).geom.bounds == (-1.5, 48, 2, 49.25)
+    with pytest.raises(InputError, match=r"does not exist; check the path, or give west,south,east,north"):
         read_area(Path("1,2,3"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.wkt", "folder"])
+def test_what_is_no_vector_file_is_said_in_our_words(tmp_path, name):
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text(SQUARE.wkt, encoding="utf-8")
+    with pytest.raises(RasterError, match=rf"{name} cannot be read as a vector file.* or save it as") as told:
+        read_area(tmp_path / name)
+    assert "DRIVER" not in str(told.value)
 
 
 def test_what_is_no_area_of_an_image_is_refused(bundle):

@@ -23,7 +23,7 @@ from pyogrio.errors import DataSourceError, GeometryError
 from terramorph.cartography.detect import query, zipped_vectors
 from terramorph.cartography.shapes import read_wkb, simple_parts
 from terramorph.documents import parse_json
-from terramorph.errors import RasterError, raised_as
+from terramorph.errors import RasterError, converted
 from terramorph.geo import project_shapes
 from terramorph.raster.crs import crs_of_wkt
 
@@ -97,8 +97,14 @@ class Layer:
 
 def library_errors(path: Path) -> AbstractContextManager[None]:
     """Convert errors of pyogrio, shapely, pyproj and pyarrow to a RasterError that names the file."""
-    damaged = f"{path} cannot be read as a vector file, it is damaged or of an unknown kind"
-    return raised_as(RasterError, damaged, "copy it again")
+
+    def unreadable(reason: str) -> RasterError:
+        failed = f"{path} cannot be read as a vector file, it is damaged or of an unknown kind"
+        if "supported file format" in reason:  # what GDAL goes on to propose is of no use here
+            return RasterError(f"{failed}; copy it again, or save it as GeoPackage or GeoJSON.")
+        return RasterError(f"{failed} ({reason}); copy it again.")
+
+    return converted(unreadable)
 
 
 def open_layers(path: Path) -> list[Layer]:

@@ -43,7 +43,7 @@ SAME_SCALE = 1.02
 MAX_REFINEMENT = 16.0
 """Largest factor by which a source's pixels are refined."""
 
-_BOX = re.compile(",".join([r"\s*([-+]?\d+(?:\.\d+)?)\s*"] * 4))
+_BOX = re.compile(",".join([r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*"] * 4), re.IGNORECASE)
 
 MAX_PIXELS = 10**13
 """Most pixels of a grid to translate: thirty countries of the size of Germany at 1 m."""
@@ -313,7 +313,10 @@ def read_area(path: Path) -> Geometry:
             raise InputError(f"The area {path} is no box; give west,south,east,north in degrees: 15.1,52.4,15.3,52.5.")
         return area
     if not path.exists():
-        raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
+        raise InputError(
+            f"The area {path} cannot be read, it does not exist; check the path, or give west,south,east,north in "
+            "degrees: 15.1,52.4,15.3,52.5."
+        )
     from terramorph.cartography import read_polygons  # imported here because few commands read vectors
 
     polygons, crs = read_polygons(path)
