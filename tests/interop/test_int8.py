@@ -129,6 +129,7 @@ def test_what_is_refused() -> None:
     assert not loss({"miou": None, "psnr": 20.0}, {"miou": None, "psnr": 19.9}).refused
     assert loss({"miou": None, "psnr": 20.0}, {"miou": None, "psnr": 19.7}).refused
     assert str(loss({"miou": 0.4}, {"miou": 0.39})).endswith("0.4000 to 0.3900, a loss of 0.0100, on 9 pairs of val")
+    assert str(loss({"miou": 0.4}, {"miou": 0.41})).endswith("0.4000 to 0.4100, a gain of 0.0100, on 9 pairs of val")
 
 
 def test_the_loss_is_written_into_the_file(eight: tuple[Bundle, Path], tmp_path: Path) -> None:

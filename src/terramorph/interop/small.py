@@ -282,7 +282,8 @@ class QualityLoss:
 
     def __str__(self) -> str:
         name = METRICS[self.metric].name
-        return f"{name} {self.before:.4f} to {self.after:.4f}, a loss of {self.value:.4f}, on {self.pairs} {self.of}"
+        change = f"a {'gain' if self.value < 0 else 'loss'} of {abs(self.value):.4f}"
+        return f"{name} {self.before:.4f} to {self.after:.4f}, {change}, on {self.pairs} {self.of}"
 
 
 def note_loss(path: str | Path, loss: QualityLoss) -> None:
