@@ -45,6 +45,9 @@ def test_two_mosaics_become_a_dataset_that_trains(cli: Cli, exports: tuple[Path,
 
     outcome = cli("prepare", "inspect", out)
     assert outcome.code == 0, outcome.err
+    told = dict(re.findall(r"^  (\S.*?)  +(\S.*)$", outcome.out, re.MULTILINE))
+    assert re.fullmatch(r"[0-9.]+ %", told["shift can be told"])
+    assert re.fullmatch(r"[0-9.]+ m", told["median shift, metres"])
     assert "<svg" in (out / "inspect.html").read_text()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -173,8 +174,41 @@ def _inspect(dataset: Path) -> None:
     from terramorph.prepare import inspect, summary
 
     page = inspect(dataset)
-    show_table(str(dataset), ((name.replace("_", " "), value) for name, value in summary(dataset).items()))
+    show_table(str(dataset), _in_words(summary(dataset)))
     say(f"Report: {page}")
+
+
+def _in_words(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of `summary` with their units, as the page says them."""
+    from terramorph.report.numbers import number, percent
+
+    shares = {
+        "confident": "shift can be told",
+        "misregistered": "of these misregistered",
+        "labelled": "under text and icons",
+        "blank": "in one colour",
+        "hazy": "haze or cloud",
+        "nodata": "without data",
+        "unmatched": "no shared structure",
+        "offset_agreement": "agree on it",
+    }
+    counts = {
+        "strangers": "not in the manifest",
+        "missing": "images missing",
+        "duplicates": "groups of look-alikes",
+        "leaks": "of these across splits",
+    }
+    lengths = {"median_shift": ("median shift", "px"), "median_shift_m": ("median shift, metres", "m")}
+    for key, value in figures.items():
+        if key in shares:
+            yield shares[key], percent(value)
+        elif key in lengths:
+            name, unit = lengths[key]
+            yield name, None if value is None else f"{number(value)} {unit}"
+        elif key == "offset":
+            yield "common shift", None if value is None else f"{value[0]:g}, {value[1]:g} px"
+        else:
+            yield counts.get(key, key.replace("_", " ")), value
 
 
 def show_manifest(out: Path, manifest: Manifest) -> None:
