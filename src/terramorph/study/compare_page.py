@@ -243,7 +243,7 @@ def effect_table(document: Mapping[str, Any]) -> Table:
                 Cell(DASH if row["over"] == "nothing" else interval_of(row), row["low"]),
                 Cell(row["over"], row["over"], below=f"{row['seeds'][0]} and {row['seeds'][1]} runs"),
                 Cell(p["p"], row["p"], below=f"{p['corrected']} corrected"),
-                Cell(verdict, verdict, verdict if verdict in _COLOURS else "soft"),
+                Cell(verdict, verdict, f"{verdict if verdict in _COLOURS else 'soft'} wraps"),
             ]
         )
     head = ["Variant", "Metric", "Base", "Variant", "Difference", "95 % interval", "Over", "p"]
