@@ -139,7 +139,8 @@ def test_an_empty_and_an_absent_split(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(DatasetError, match="holds no pairs"):
         open_pairs(tmp_path, "train")
-    with pytest.raises(DatasetError, match="no split 'val'; it holds train"):
+    (tmp_path / ".prepare").mkdir()
+    with pytest.raises(DatasetError, match=r"no split 'val'; it holds train\."):
         open_pairs(tmp_path, "val")
     with pytest.raises(DatasetError, match="no dataset folder"):
         open_pairs(tmp_path / "nowhere", "val")

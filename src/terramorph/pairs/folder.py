@@ -207,7 +207,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
     elif (root / split).is_dir():
         pairs = _in_split(root / split, leave_out)
     else:
-        present = sorted(p.name for p in root.iterdir() if p.is_dir())
+        present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         raise DatasetError(
             f"The dataset {root} has no split {split!r}; it holds {', '.join(present) if present else 'no folders'}."
         )
