@@ -228,6 +228,7 @@ def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
         (Image.new("RGB", (4, 4)), "not a numpy array; give numpy.asarray"),
         (np.zeros((4, 4)), "bands, height, width"),
         ("", "path is empty"),
+        (_zarr(tmp_path / "a.zarr"), "is a Zarr store; name it"),
         (tmp_path / "nothing.tif", "does not exist"),
     ):
         with pytest.raises(InputError, match=match):
@@ -241,6 +242,12 @@ def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
         open_source(raster, band_numbers=(4,))
     with pytest.raises(RasterError, match="holds no image"):
         read_image(_empty(tmp_path / "a.zip"))
+
+
+def _zarr(path: Path) -> Path:
+    path.mkdir()
+    (path / ".zgroup").write_text('{"zarr_format": 2}', encoding="utf-8")
+    return path
 
 
 def _empty(path: Path) -> Path:

@@ -55,6 +55,7 @@ _ADVICE = {
     )
     for suffix in suffixes.split()
 }
+_ZARR = (".zgroup", ".zattrs", ".zarray", "zarr.json", ".zmetadata")
 _FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2"})
 
 
@@ -247,6 +248,8 @@ def _of_pixels(
             return source
     path = Path(spec)
     if path.is_dir():
+        if any((path / name).is_file() for name in _ZARR):
+            raise RasterError(f'{path} is a Zarr store; name it, or an array in it, as GDAL does: ZARR:"{path}":/NAME.')
         return as_tiles(FolderTiles(path, layout))
     if not path.exists():
         raise RasterError(f"{path} does not exist; check the path, or give a URL with {{z}}, {{x}} and {{y}}.")
