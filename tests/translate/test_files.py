@@ -233,15 +233,15 @@ def test_an_interrupted_folder_goes_on_without_overwriting(
         model.translate_to(folder, out, progress=stop)
     finished = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix in (".png", ".tif")}
     assert 2 <= len(finished) < 6
-    with pytest.raises(InputError, match=r"another bundle; .* restart"):
+    with pytest.raises(InputError, match=r"another bundle; .* `restart`"):
         Model(make_bundle(gain=0.3)).translate_to(folder, out)
-    with pytest.raises(InputError, match=r"another window and overlap; .* restart"):
+    with pytest.raises(InputError, match=r"another window and overlap; .* `restart`"):
         model.translate_to(folder, out, window=128, overlap=32)
-    with pytest.raises(InputError, match=r"another source; .* restart"):
+    with pytest.raises(InputError, match=r"another source; .* `restart`"):
         model.translate_to(folder, out, options=ReadOptions(bands=(3, 2, 1)))
     before = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
-    with pytest.raises(InputError, match=r"another source; .* restart"):
+    with pytest.raises(InputError, match=r"another source; .* `restart`"):
         model.translate_to(folder, out)
     (folder / "0.png").write_bytes(before)
     seen: list[int] = []

@@ -216,7 +216,7 @@ def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle
     with pytest.raises(KeyboardInterrupt):
         translator.translate_to(ortho, tmp_path / "map.tif", **options, overwrite=True, progress=stop)
     other = {"window": 192, "overlap": 32}
-    with pytest.raises(InputError, match=r"parts of an unfinished translation with another cover; .* restart"):
+    with pytest.raises(InputError, match=r"parts of an unfinished translation with another cover; .* `restart`"):
         translator.translate_to(ortho, tmp_path / "map.tif", **other)
     assert Parts(tmp_path / "map.tif", {}, restart=True).done() == set()
 
