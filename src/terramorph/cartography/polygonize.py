@@ -59,7 +59,7 @@ def write_polygons(
     if driver is None:
         raise InputError(f"{out}: polygons are written as {', '.join(DRIVERS)}; give such a name.")
     polygons, values, grid = trace(classes, names)
-    if driver == "GeoJSON" and (grid.crs is None or not on_earth(grid.crs)):
+    if driver == "GeoJSON" and not on_earth(grid.crs):
         raise InputError(f"{classes} has no CRS on Earth and GeoJSON is in degrees; write .gpkg or .fgb instead.")
     if grid.crs is None:
         warn(f"{out} has no CRS, as its raster has none: it is in the coordinates of the pixels.")

@@ -22,11 +22,10 @@ from terramorph.errors import RasterError, raised_as
 
 
 def crs_name(crs: CRS | None) -> str:
-    """Return what messages call a CRS: its code, else its name; never its definition, which fills a page."""
+    """Return what messages call a CRS: its code, else its name and kind; never its definition, which fills a page."""
     if crs is None:
         return "no CRS"
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else f"{crs.proj.name} (without an EPSG code)"
+    return f"EPSG:{crs.epsg}" if crs.epsg else f"{crs.proj.name} ({crs.proj.type_name})"
 
 
 class PointScale(NamedTuple):
@@ -120,14 +119,16 @@ def transformer(source: CRS, target: CRS) -> pyproj.Transformer:
     Raises:
         RasterError: If there is none, as from a building site or the Moon to the Earth.
     """
-    names = [f"EPSG:{crs.epsg}" if crs.epsg else f"{crs.proj.name} ({crs.proj.type_name})" for crs in (source, target)]
-    failed = f"There is no way from the CRS {names[0]} to {names[1]}"
+    failed = f"There is no way from the CRS {crs_name(source)} to {crs_name(target)}"
     with raised_as(RasterError, failed, "give the right one", ProjError):
         return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
 
 
-def on_earth(crs: CRS) -> bool:
-    """Return whether a CRS has longitudes and latitudes on Earth: those of a building site or the Moon have none."""
+def on_earth(crs: CRS | None) -> bool:
+    """Return whether there is a CRS and it has longitudes and latitudes on Earth: that of a building site or the Moon
+    has none."""
+    if crs is None:
+        return False
     try:
         transformer(crs, CRS("EPSG:4326"))
     except RasterError:

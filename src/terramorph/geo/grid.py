@@ -17,6 +17,7 @@ from odc.geo.geom import BoundingBox, Geometry
 
 from terramorph.errors import RasterError
 from terramorph.geo.crs import (
+    crs_name,
     degrees_in_metres,
     is_mercator,
     on_earth,
@@ -197,7 +198,7 @@ def metric_crs(ground: Geometry) -> CRS:
             return crs
     if not on_earth(crs):
         raise RasterError(
-            f"There are no metres in the CRS {crs.proj.name} ({crs.proj.type_name}), and no way from it to a UTM zone; "
+            f"There are no metres in the CRS {crs_name(crs)}, and no way from it to a UTM zone; "
             "reproject to a CRS in metres, or stay on the source's own pixels."
         )
     east, north = project(ground.centroid, "EPSG:4326").coords[0]

@@ -116,7 +116,7 @@ def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDAr
     """Project polygons to a grid's CRS, on its side of 180 degrees; unchanged where either has no CRS."""
     if crs is None or to.crs is None:
         return polygons
-    return beside(polygons if crs == to.crs else project_shapes(polygons, crs, to.crs), to.geobox.extent)
+    return beside(project_shapes(polygons, crs, to.crs), to.geobox.extent)
 
 
 def _earlier(

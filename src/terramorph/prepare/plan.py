@@ -165,7 +165,7 @@ def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
 
 def _apart(source: Source, target: Source) -> str:
     """Return the message for sides that share no ground, with the likely reason if there is one."""
-    placed = all(side.extent.crs is not None and on_earth(side.extent.crs) for side in (source, target))
+    placed = all(on_earth(side.extent.crs) for side in (source, target))
     boxes = [side.extent for side in (source, target)]
     ours, theirs = (project(b, _DEGREES).boundingbox if placed else b.boundingbox for b in boxes)
     where = (

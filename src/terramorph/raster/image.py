@@ -30,7 +30,7 @@ from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.packed import is_packed, named_as, unpacked
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import upright, upright_shape
-from terramorph.raster.virtual import Parts
+from terramorph.raster.virtual import VrtFiles
 from terramorph.raster.worldfile import read_place, text_place
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
@@ -277,7 +277,7 @@ def _read_gdal(path: Path, options: ReadOptions) -> Raster:
         check_blocks(path, dataset)
         layout = layout_of(dataset, path, options)
         if dataset.driver == "VRT":
-            Parts(path).check(0, 0, dataset.width, dataset.height)
+            VrtFiles(path).check(0, 0, dataset.width, dataset.height)
         pixels, mask = layout.read(dataset)
         place, otherwise = dataset_place(dataset, path), dataset.gcps[0] or dataset.rpcs
     raster = replace(Raster.from_pixels(pixels, mask=mask, bands=layout.names), units=layout.units)

@@ -36,7 +36,7 @@ from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
 from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote, from_gdal
-from terramorph.raster.virtual import Parts
+from terramorph.raster.virtual import VrtFiles
 from terramorph.raster.warp import GDAL_RESAMPLING, footprint, reached, warp
 
 MAX_WHOLE = 16_000_000
@@ -128,7 +128,7 @@ class StoredImage(Closing):
             self.layout = layout_of(dataset, path, options)
             tags = dataset.tags()
             self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
-            self._parts = Parts(path) if dataset.driver == "VRT" and isinstance(path, Path) else None
+            self._vrt_files = VrtFiles(path) if dataset.driver == "VRT" and isinstance(path, Path) else None
             named = [] if self._decoded else dataset.files
             self.files = [from_gdal(f) if isinstance(path, Remote) else Path(f) for f in named] or [path]
             self.shape = (int(dataset.height), int(dataset.width))
@@ -148,9 +148,9 @@ class StoredImage(Closing):
         self, handles: Handles, y: int, x: int, height: int, width: int
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         with named_errors(self._path), handles.lend() as dataset:
-            if self._parts is not None:
+            if self._vrt_files is not None:
                 high, wide = self.shape[0] / dataset.height, self.shape[1] / dataset.width  # of an overview's pixels
-                self._parts.check(x * wide, y * high, (x + width) * wide, (y + height) * high)
+                self._vrt_files.check(x * wide, y * high, (x + width) * wide, (y + height) * high)
             return self.layout.read(dataset, Window(x, y, width, height))
 
     def levels(self, grid: Grid) -> list[Level]:

@@ -25,11 +25,11 @@ _NAME = re.compile(r"/vsi|<|\w{2,}:")
 """Beginning of what is no path: GDAL's names of files elsewhere and of parts of files, and a VRT written in place."""
 
 
-class Parts:
+class VrtFiles:
     """The files of a VRT, each with the box that it fills; none of them is open.
 
     Args:
-        path: The VRT; one that cannot be parsed has no parts.
+        path: The VRT; one that cannot be parsed has none.
     """
 
     def __init__(self, path: Path) -> None:

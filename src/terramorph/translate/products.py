@@ -93,7 +93,7 @@ class Polygons(Output):
             raise InputError(f"{self.called} must be named {', '.join(self.suffixes)}, got {self.place}.")
         if isinstance(self.place, Remote):
             raise InputError(f"{self.place} cannot be written to object storage; write a local file and copy it there.")
-        if self.place.suffix.lower() == ".geojson" and (grid.crs is None or not on_earth(grid.crs)):
+        if self.place.suffix.lower() == ".geojson" and not on_earth(grid.crs):
             raise InputError(
                 f"GeoJSON is in degrees, and {source.name} has no place on Earth; name {self.place} .gpkg or .fgb."
             )
